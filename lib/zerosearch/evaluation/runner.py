@@ -1,0 +1,215 @@
+"""Every question exactly once per method and seed: one row each, with its decoding settings (rule 9).
+
+The rows hold what was answered, the three metrics of that one answer, what was retrieved, and under
+which settings; whoever reads ``predictions.parquet`` needs no other file to judge a number.  Counts are
+asserted against the list of questions, never assumed.
+
+A finished method is kept as a part file until all are finished, so that a cut-off evaluation goes on
+where it stopped.  A part is used again only if its questions, settings, weights and corpus are the same:
+their digest stands in its name.  Called by notebook 04.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Iterable, Protocol, Sequence
+
+import pandas as pd
+import torch
+
+from zerosearch import files, scoring, seeds
+from zerosearch.errors import WorkbookError
+from zerosearch.evaluation.methods import Method, Prediction
+from zerosearch.schema import Question, Retrieval
+
+Progress = Callable[[str, int, int], None]
+PAID_ENGINES = frozenset({"serpapi", "google", "serper"})
+
+
+class IncompleteEvaluation(WorkbookError):
+    """A question was left out, or scored more than once."""
+
+
+class EventLog(Protocol):
+    """Where amounts are written as they happen: the ledger of the stage."""
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one event."""
+
+
+def evaluate_all(
+    methods: Sequence[Method], questions: Sequence[Question], parts: Path, batch_size: int = 256,
+    ledger: EventLog | None = None, on_progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Return the predictions of all methods on all questions, in this order, one row each.
+
+    parts: folder for finished methods, a stage's ``checkpoints``.
+    batch_size: conversations under way at once.  on_progress(label, done, total) follows questions.
+    Raises IncompleteEvaluation unless every question is scored exactly once per method and seed.
+    """
+    tables = []
+    for method in methods:
+        part = parts / f"{method.label}-seed{method.seed}-{fingerprint(method, questions, batch_size)}.parquet"
+        if part.is_file():
+            table = pd.read_parquet(part)
+        else:
+            table = evaluate(method, questions, batch_size, ledger, on_progress)
+            files.write_table(part, table)
+        check_counts(table, questions)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def evaluate(
+    method: Method, questions: Sequence[Question], batch_size: int = 256, ledger: EventLog | None = None,
+    on_progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Return one row per question for one method; tokens, queries and busy seconds go to the ledger."""
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(questions), batch_size):
+        chunk = questions[start : start + batch_size]
+        started = time.perf_counter()
+        predictions = method.run(chunk)
+        rows += [prediction_row(method, p) for p in predictions]
+        if ledger is not None:
+            meter(ledger, method, predictions, time.perf_counter() - started)
+        if on_progress is not None:
+            on_progress(f"{method.label}, seed {method.seed}", len(rows), len(questions))
+    return pd.DataFrame(rows)
+
+
+def prediction_row(method: Method, prediction: Prediction) -> dict[str, Any]:
+    """Return one row of ``predictions.parquet``.
+
+    prediction: the answer the policy wrote, None without one.  em, cover_em, f1 in [0, 1].
+    n_tokens: tokens that the policy wrote.  answer_in_passages: the prediction stands in a retrieved
+    passage; gold_in_passages: a golden answer does; gold_shown: also after the cut to the token budget.
+    The remaining columns are the decoding settings that were in force.
+    """
+    trajectory, question = prediction.trajectory, prediction.trajectory.question
+    texts = [p.text for r in prediction.retrievals for p in r.passages]
+    answer, golden = trajectory.answer, question.golden_answers
+    return {
+        "method": method.label, "arm": method.arm, "seed": method.seed, "dataset": question.dataset,
+        "question_id": question.id, "question": question.question, "golden_answers": list(golden),
+        "prediction": answer, **asdict(scoring.score(answer, golden)),
+        "n_searches": len(prediction.retrievals), "n_turns": len(trajectory.turns),
+        "n_tokens": sum(trajectory.loss_mask), "stop_reason": trajectory.stop_reason, "error": trajectory.error,
+        "answer_in_passages": answer is not None and any(scoring.contains_answer(t, [answer]) for t in texts),
+        "gold_in_passages": any(scoring.contains_answer(t, golden) for t in texts),
+        "gold_shown": scoring.contains_answer(prediction.shown, golden),
+        "transcript": "".join(turn.text + turn.observation for turn in trajectory.turns),
+        **decoding(method),
+    }
+
+
+def decoding(method: Method) -> dict[str, Any]:
+    """Return the settings under which a method answers, as stored in each of its rows."""
+    bench, settings = method.bench, method.bench.settings
+    return {
+        "policy": bench.policy, "retriever": bench.retriever.name if method.max_searches else "",
+        "temperature": float(settings.temperature), "sampling_seed": settings.run_seed,
+        "max_searches": method.max_searches,
+        "passages_per_query": bench.passages_per_query if method.max_searches else 0,
+        "max_turn_tokens": settings.max_turn_tokens, "max_observation_tokens": settings.max_observation_tokens,
+        "max_total_tokens": settings.max_total_tokens,
+    }
+
+
+def meter(ledger: EventLog, method: Method, predictions: Sequence[Prediction], seconds: float) -> None:
+    """Write what a batch used: the policy's tokens, the searches by engine, wall seconds."""
+    engine, _ = method.bench.open()
+    counts = engine.counts.take()
+    ledger.event("tokens", role="policy", model=engine.name, prompt=counts.prompt, generated=counts.generated)
+    searches = [r for p in predictions for r in p.retrievals]
+    for source in sorted({r.source for r in searches}):
+        ledger.event("queries", **_queries(source, [r for r in searches if r.source == source]))
+    gpu = torch.cuda.is_available()
+    units = 1 if gpu else torch.get_num_threads()
+    ledger.event(
+        "busy", role="evaluation", device="cuda" if gpu else "cpu", seconds=round(seconds, 4), units=units
+    )
+
+
+def _queries(source: str, searches: Sequence[Retrieval]) -> dict[str, Any]:
+    fresh = sum(not r.cached for r in searches)
+    paid = fresh if source in PAID_ENGINES else 0
+    return {"engine": source, "fresh": fresh, "cached": len(searches) - fresh, "paid": paid}
+
+
+# -- counts ---------------------------------------------------------------------------------------
+
+
+def check_counts(predictions: pd.DataFrame, questions: Sequence[Question]) -> None:
+    """Raise IncompleteEvaluation unless every method and seed has each question exactly once."""
+    expected = Counter(q.id for q in questions)
+    for (method, seed), part in predictions.groupby(["method", "seed"], sort=False):
+        found = Counter(part["question_id"])
+        if found == expected:
+            continue
+        missing, extra = expected - found, found - expected
+        raise IncompleteEvaluation(
+            f"{method}, seed {seed}: expected each of {len(questions)} questions once, found {len(part)} rows, "
+            f"{missing.total()} missing {sorted(missing)[:3]} and {extra.total()} too many {sorted(extra)[:3]}; "
+            "delete the folder 04_evaluate of this run and run notebook 04 again"
+        )
+
+
+def count_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the number of questions scored: one row per method and seed, one column per set, and total."""
+    counts = predictions.pivot_table(
+        index=["method", "seed"], columns="dataset", values="question_id", aggfunc="nunique", sort=False, fill_value=0
+    )
+    return counts.assign(total=counts.sum(axis=1)).rename_axis(columns=None)
+
+
+def retrieval_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return, per method and set, what searching brought: columns searches (mean per question), recall
+    (share of questions whose golden answer stands in a retrieved passage), shown (still there after the
+    cut) and unsupported (share of given answers that stand in no retrieved passage; NaN if none given)."""
+    used = predictions[predictions["max_searches"] > 0]
+    answered = used["prediction"].notna()
+    used = used.assign(unsupported=(~used["answer_in_passages"].astype(bool)).astype(float).where(answered))
+    grouped = used.groupby(["method", "dataset"], sort=False)
+    return grouped.agg(
+        searches=("n_searches", "mean"), recall=("gold_in_passages", "mean"), shown=("gold_shown", "mean"),
+        unsupported=("unsupported", "mean"), n=("question_id", "nunique"),
+    ).reset_index()
+
+
+def pick(questions: Iterable[Question], per_set: int = 0, seed: int = 0) -> list[Question]:
+    """Return the evaluation questions in the given order, at most per_set of each set (0: all).
+
+    A smaller number is a seeded draw, nested: the questions of a smaller draw are in every larger one.
+    Training questions are never returned; IncompleteEvaluation when there are no others.
+    """
+    candidates = [q for q in questions if q.split == "eval"]
+    drawn: Counter[str] = Counter()
+    chosen: set[str] = set()
+    for question in sorted(candidates, key=lambda q: seeds.uniform(seed, "evaluation", q.id)):
+        drawn[question.dataset] += 1
+        if per_set == 0 or drawn[question.dataset] <= per_set:
+            chosen.add(question.id)
+    if not chosen:
+        raise IncompleteEvaluation(
+            "questions: expected at least one of split 'eval', found none; check the files given by --questions "
+            "and run `./run_all.sh --only 00` again"
+        )
+    return [q for q in candidates if q.id in chosen]
+
+
+# -- resuming -------------------------------------------------------------------------------------
+
+
+def fingerprint(method: Method, questions: Sequence[Question], batch_size: int) -> str:
+    """Return 12 hex digits that change with the questions, the settings, the weights or the corpus."""
+    parts = [
+        method.label, method.seed, method.bench.identity, batch_size, decoding(method),
+        [(q.id, q.question, q.golden_answers) for q in questions],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]

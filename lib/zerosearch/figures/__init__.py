@@ -1,0 +1,22 @@
+"""Every figure of the workbook: a tidy table goes in, a matplotlib Figure comes out.
+
+A figure's title states what its table shows, axes carry units, intervals are drawn and named, and
+an empty or incomplete table ends in a ``WorkbookError`` that says which stage writes it.  Nothing
+here reads a file or computes a score; ``save`` writes a PNG, complete or not at all.
+"""
+
+from zerosearch.figures.learning import curriculum_curves, reward_curve, training_panels
+from zerosearch.figures.money import break_even, cost_bars, stage_times
+from zerosearch.figures.scores import (
+    average_scores, headline, published_beside_ours, scores_by_dataset, searches_histogram,
+)
+from zerosearch.figures.simulation import label_stats, simulator_quality
+from zerosearch.figures.style import WorkbookFigure, look, png_bytes, save
+from zerosearch.figures.world import ability_card, retrieval_recall, world_graph
+
+__all__ = [
+    "WorkbookFigure", "ability_card", "average_scores", "break_even", "cost_bars", "curriculum_curves",
+    "headline", "label_stats", "look", "png_bytes", "published_beside_ours", "retrieval_recall",
+    "reward_curve", "save", "scores_by_dataset", "searches_histogram", "simulator_quality", "stage_times",
+    "training_panels", "world_graph",
+]

@@ -1,0 +1,119 @@
+"""Figures of the simulator's schooling: the labels it learns from, and what fine-tuning changed.
+
+Called by notebooks 01 and 02 and by the report.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from zerosearch.figures.style import (
+    BLUE, CYCLE, INK, INTERVAL, LIGHT, VERMILLION, WASH,
+    count_span, frame, in_order, need, percent, plain, quiet, styled, whisker, wilson,
+)
+
+LABEL_COLORS = {"useful": BLUE, "misleading": VERMILLION, "noisy": VERMILLION}
+LABEL_KINDS = {"trajectory": "trajectory outcome (v1)", "judge": "judge per passage (v2)"}
+
+
+@styled
+def label_stats(stats: pd.DataFrame) -> Figure:
+    """Draw the ways of labelling query–passage pairs, one stacked bar each.
+
+    stats: label_kind ("judge", "trajectory"), label, n (pairs), share (of the kind, in [0, 1]).
+    """
+    need(stats, ["label_kind", "label", "n", "share"], "label_stats", "01")
+    kinds = in_order(stats["label_kind"], list(LABEL_KINDS))
+    labels = in_order(stats["label"], list(LABEL_COLORS))
+    wide = stats.pivot_table(index="label_kind", columns="label", values=["share", "n"], aggfunc="sum").fillna(0)
+    share, count = wide["share"], wide["n"]
+    first = labels[0]
+    said = ", ".join(f"{percent(share.loc[k, first])} by {LABEL_KINDS.get(k, k).split(' (')[0]}" for k in kinds)
+    figure, grid = frame(
+        8.6, 0.75 + 0.62 * len(kinds), f"Labelled {first}: {said}",
+        f"The same query–passage pairs of stage 01, labelled both ways. Black: {INTERVAL} of the first "
+        "share.",
+    )
+    axes, left = grid[0, 0], pd.Series(0.0, index=kinds)
+    for position, label in enumerate(labels):
+        color = LABEL_COLORS.get(label, CYCLE[(position + 2) % len(CYCLE)])
+        axes.barh(range(len(kinds)), share.loc[kinds, label], left=left, height=0.56, color=color, alpha=0.9,
+                  edgecolor="white", hatch="" if position == 0 else "///", label=label)
+        for row, kind in enumerate(kinds):
+            _inscribe(axes, left[kind], share.loc[kind, label], int(count.loc[kind, label]), row)
+        left += share.loc[kinds, label]
+    for row, kind in enumerate(kinds):
+        low, high = wilson(share.loc[kind, first], int(count.loc[kind].sum()))
+        axes.plot([low, high], [row + 0.36] * 2, color=INK, lw=2.4, zorder=6)
+    axes.set_yticks(range(len(kinds)), [LABEL_KINDS.get(k, k).replace(" (", "\n(") for k in kinds])
+    axes.set(ylim=(len(kinds) - 0.5, -0.6), xlim=(0, 1), xlabel="share of query–passage pairs (0 to 1)")
+    figure.legend(loc="outside lower center", ncols=len(labels))
+    quiet(axes, "x")
+    return figure
+
+
+def _inscribe(axes: Axes, left: float, width: float, n: int, row: int) -> None:
+    """Write share and count into a segment that is wide enough."""
+    text = f"{percent(width)}  (n = {n:,})" if width > 0.19 else percent(width)
+    if width > 0.06:
+        axes.text(left + width / 2, row, text, ha="center", va="center", fontsize=9, color=INK, zorder=5,
+                  bbox={"fc": "white", "ec": "none", "pad": 1.5})
+
+
+@styled
+def simulator_quality(quality: pd.DataFrame) -> Figure:
+    """Draw every quality metric of the simulator before (hollow) and after (filled) its fine-tuning.
+
+    quality: when ("before", "after"), kind ("useful", "misleading", ...), metric, value, n, low, high.
+    One panel a metric; metrics that are no shares have their own scale and a grey ground.
+    """
+    need(quality, ["when", "kind", "metric", "value", "n", "low", "high"], "simulator_quality", "02")
+    metrics, kinds = in_order(quality["metric"], []), in_order(quality["kind"], list(LABEL_COLORS))
+    columns = min(3, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure, grid = frame(
+        9.6, rows * (0.95 + 0.3 * len(kinds)), _quality_finding(quality),
+        f"Hollow: before fine-tuning, filled: after; bars: {INTERVAL}; n = {count_span(quality['n'])} requests.",
+        rows=rows, columns=columns, sharey=True,
+    )
+    for axes, metric in zip(grid.ravel(), metrics):
+        _before_after(axes, quality[quality["metric"] == metric], kinds)
+        axes.set_title(plain(metric), fontsize=9.5)
+    for axes in grid.ravel()[len(metrics):]:
+        axes.set_visible(False)
+    grid[0, 0].set_yticks(range(len(kinds)), [f"{kind}\npassages" for kind in kinds])
+    grid[0, 0].set_ylim(len(kinds) - 0.5, -0.5)
+    return figure
+
+
+def _before_after(axes: Axes, part: pd.DataFrame, kinds: list[str]) -> None:
+    """Draw one metric: before above after, for every kind of request."""
+    for row in part.itertuples():
+        y, after = kinds.index(row.kind), row.when == "after"
+        color = LABEL_COLORS.get(row.kind, CYCLE[(y + 2) % len(CYCLE)])
+        whisker(axes, row.value, y + (0.14 if after else -0.14), row.low, row.high, color, filled=after)
+    share = _is_share(part)
+    axes.set_xlabel("share (0 to 1)" if share else "value")
+    axes.set_xlim((-0.04, 1.04) if share else (None, None))
+    axes.set_facecolor("white" if share else WASH)
+    for y in range(1, len(kinds)):
+        axes.axhline(y - 0.5, color=LIGHT, lw=0.8)
+    quiet(axes, "x")
+
+
+def _is_share(part: pd.DataFrame) -> bool:
+    return bool(part[["value", "low", "high"]].max(axis=None) <= 1.0)
+
+
+def _quality_finding(quality: pd.DataFrame) -> str:
+    """Return the share that moved most, in words."""
+    shares = quality.groupby("metric").filter(_is_share)
+    table = shares.pivot_table(index=["kind", "metric"], columns="when", values="value")
+    if not {"before", "after"} <= set(table.columns):
+        return "Quality of the simulator"
+    kind, metric = (table["after"] - table["before"]).abs().idxmax()
+    before, after = table.loc[(kind, metric), ["before", "after"]]
+    moved = f"“{plain(metric).lower()}” of {kind} passages"
+    return f"Fine-tuning moves {moved} most: {before:.2f} → {after:.2f}"

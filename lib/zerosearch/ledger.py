@@ -1,0 +1,92 @@
+"""The ledger: what a stage used, written down as it happens, one JSON line per event.
+
+Append-only and flushed at once, so a stage that is killed keeps the account of what it spent.  Three
+kinds of events exist; prices are another module's work (``costs``).
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zerosearch.errors import unknown_name
+from zerosearch.files import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEDGER = "ledger.jsonl"
+FIELDS: dict[str, tuple[str, ...]] = {
+    "queries": ("engine", "fresh", "cached", "paid"),
+    "tokens": ("role", "model", "prompt", "generated"),
+    "busy": ("role", "device", "seconds", "units"),
+}
+ROLES: dict[str, tuple[str, ...]] = {
+    "tokens": ("policy", "simulator", "judge"),
+    "busy": ("policy_rollout", "simulator", "retriever", "policy_training", "simulator_training", "evaluation"),
+}
+AMOUNTS = ("fresh", "cached", "paid", "prompt", "generated", "seconds", "units")
+PLACE = ("time", "stage", "arm", "seed", "kind")
+
+
+class Ledger:
+    """The open account of one stage.
+
+    path: the stage's ``ledger.jsonl``.  stage, arm, seed: written into every line.
+    """
+
+    def __init__(self, path: Path, stage: str, arm: str | None = None, seed: int | None = None):
+        self.path, self.place = Path(path), {"stage": stage, "arm": arm, "seed": seed}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and not self.path.read_bytes()[-1:] in (b"", b"\n"):
+            self._append("\n")  # a killed process left half a line: keep the next one apart from it
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one event.
+
+        queries: engine, fresh, cached, paid (counts).  tokens: role, model, prompt, generated (counts).
+        busy: role, device ("cpu" or "cuda"), seconds (wall), units (cores or GPUs kept busy).
+        Raises ConfigError for another kind or role, ValueError for fields or amounts that do not fit.
+        """
+        if kind not in FIELDS:
+            raise unknown_name("ledger event", kind, tuple(FIELDS))
+        if set(fields) != set(FIELDS[kind]):
+            raise ValueError(f"ledger {kind!r}: expected fields {FIELDS[kind]}, found {tuple(fields)}")
+        if kind in ROLES and fields["role"] not in ROLES[kind]:
+            raise unknown_name(f"ledger {kind!r} role", str(fields["role"]), ROLES[kind])
+        negative = {name: fields[name] for name in AMOUNTS if name in fields and not fields[name] >= 0}
+        if negative:
+            raise ValueError(f"ledger {kind!r}: expected amounts of 0 or more, found {negative}")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        self._append(json.dumps({"time": now, **self.place, "kind": kind, **fields}, default=plain) + "\n")
+
+    def _append(self, line: str) -> None:
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(line)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of one ledger; a line cut off by a crash is passed over."""
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def gather(folder: Path) -> pd.DataFrame:
+    """Return the events of all ledgers below a run folder, one row each, ordered by time.
+
+    Columns: time, stage ("03"), arm, seed, kind and the fields of all kinds (NaN where not of a kind).
+    Accounts of attempts that were thrown away (``superseded/``) are left out.
+    """
+    import pandas as pd
+
+    paths = [path for path in sorted(folder.rglob(LEDGER)) if "superseded" not in path.parts]
+    events = [event for path in paths for event in read_events(path)]
+    columns = list(dict.fromkeys([*PLACE, *(name for fields in FIELDS.values() for name in fields)]))
+    return pd.DataFrame(events, columns=columns).sort_values("time", kind="stable", ignore_index=True)

@@ -1,0 +1,130 @@
+"""The parameters of the six notebooks: names, types, limits, smoke defaults, one line of help each.
+
+A test holds these classes, ``profiles/smoke.yaml`` and the notebooks' parameter cells together.
+The first four parameters are common to all stages and come from the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every notebook takes first."""
+
+    run: Name = "notebook"  # name of the run: files go to outputs/<run>
+    profile: Name = "smoke"  # which profile set these values
+    seed: Seed = 0  # seed of the run
+    threads: Count = 1  # CPU threads of this notebook
+
+
+@dataclass(frozen=True)
+class Stage00(Common):
+    """The micro-world, or the reader's own questions and passages."""
+
+    world_seed: Seed = 7  # which world
+    n_eval_questions: Count = 40  # questions per family that are only evaluated
+    n_train_questions: Count = 400  # questions per training family
+    rebuild_models: bool = False  # pretrain both bases again
+    questions_dir: str = ""  # folder with <set>.jsonl files, empty for the micro-world
+    corpus_file: str = ""  # passages file, empty for the micro-world
+    train_fraction: Share = 0.2  # share of nq and hotpotqa that trains without a <set>_train.jsonl
+
+
+@dataclass(frozen=True)
+class Stage01(Common):
+    """Collecting trajectories with the real engine."""
+
+    n_questions: Count = 300  # training questions asked
+    samples_per_question: Count = 2  # trajectories per question
+    force_search_share: Share = 0.5  # share of trajectories whose first turn is made to search
+    temperature: NotNegative = 1.0  # sampling temperature of the policy
+    passages_per_query: Count = 5  # passages an engine returns
+    max_searches: Count = 4  # searches per trajectory
+    max_turn_tokens: Count = 48  # tokens per policy message
+    max_observation_tokens: Count = 160  # tokens of retrieved text per turn
+    batch_size: Count = 256  # trajectories generated at a time
+    policy_model: Name = "micro/policy"  # base policy
+    retriever: Literal["bm25"] = "bm25"  # the real engine
+
+
+@dataclass(frozen=True)
+class Stage02(Common):
+    """Fine-tuning the simulator."""
+
+    simulator_model: Name = "micro/simulator"  # base of the simulator
+    label_kind: Literal["judge", "trajectory"] = "judge"  # which label says useful or misleading
+    steps: Count = 120  # optimiser updates
+    batch_size: Count = 32  # pairs per update
+    learning_rate: Positive = 1.5e-3  # peak
+    golden_weight: NotNegative = 4.0  # loss weight of golden-answer tokens
+    rename_share: Share = 0.8  # share of samples whose entities are renamed
+    n_quality_requests: Count = 100  # queries of the quality report
+    max_length: Count = 256  # tokens per training text
+
+
+@dataclass(frozen=True)
+class Stage03(Common):
+    """Training the policy, one run per arm and seed."""
+
+    arm: Name = "zerosearch"  # what answers the searches, see training/arms.py
+    policy_model: Name = "micro/policy"  # base policy, also the reference of the KL
+    steps: Count = 12  # optimiser updates
+    questions_per_step: Count = 32  # questions per update
+    group_size: Annotated[int, Field(ge=2)] = 8  # trajectories per question
+    learning_rate: Positive = 5.0e-4  # constant
+    kl_weight: NotNegative = 1.0e-3  # weight of the KL to the base
+    clip: Positive = 0.2  # of the probability ratio
+    temperature: Positive = 1.0  # sampling temperature
+    noise_start: Share = 0.0  # noise probability at the first step
+    noise_end: Share = 0.5  # noise probability at the last step
+    noise_base: Annotated[float, Field(gt=1.0)] = 4.0  # how late it rises
+    passages_per_query: Count = 5  # passages per search
+    max_searches: Count = 4  # searches per trajectory
+    max_turn_tokens: Count = 48  # tokens per policy message
+    max_observation_tokens: Count = 160  # tokens of retrieved text per turn
+    save_every: Count = 15  # steps between checkpoints
+
+
+@dataclass(frozen=True)
+class Stage04(Common):
+    """Evaluating policies and baselines with the real engine."""
+
+    arms: Name = "zerosearch"  # trained arms, separated by commas
+    seeds: Name = "0"  # their seeds, separated by commas
+    methods: Name = "direct,cot,rag,search,forced"  # untrained methods, separated by commas
+    questions_per_set: CountOrNone = 0  # questions per set, 0 for all
+    passages_per_query: Count = 5  # passages per search
+    max_searches: Count = 4  # searches per trajectory
+    max_turn_tokens: Count = 48  # tokens per policy message
+    max_observation_tokens: Count = 160  # tokens of retrieved text per turn
+    temperature: NotNegative = 0.0  # 0 is greedy
+    batch_size: Count = 256  # trajectories generated at a time
+    policy_model: Name = "micro/policy"  # the untrained policy
+    n_bootstrap: Count = 1000  # resamples of each interval
+
+
+@dataclass(frozen=True)
+class Stage05(Common):
+    """Pricing the run."""
+
+    arms: Name = "zerosearch"  # trained arms, separated by commas
+    seeds: Name = "0"  # their seeds, separated by commas
+    price_book: Name = "data/prices.yaml"  # dated prices
+
+
+STAGE_CLASSES: dict[str, type[Common]] = {
+    "00": Stage00, "01": Stage01, "02": Stage02, "03": Stage03, "04": Stage04, "05": Stage05,
+}

@@ -1,0 +1,131 @@
+"""Checkpoints that are either complete or ignored, and files that follow them back.
+
+transformers' Trainer resumes from whatever it finds: without its optimizer or random-state file a
+run goes on silently and differently.  So a marker is written last, naming every file with its size
+and the settings of the run; a folder whose marker is missing, does not match, or belongs to other
+settings is not resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Mapping
+
+from transformers import Trainer
+
+MARKER = "COMPLETE.json"
+PREFIX = "checkpoint-"
+# Files without which a resumed run would differ (weights may be one file or several shards).
+REQUIRED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+class MarkedCheckpoints:
+    """Mixed into a Trainer: checkpoints end with the marker, and nothing is sent anywhere.
+
+    fingerprint: what names the run; set it before training.  Stands before TRL's class, whose own saving
+    would also write a model card.
+    """
+
+    fingerprint: Mapping[str, Any] = {}
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
+        step = self.state.global_step  # type: ignore[attr-defined]
+        mark_complete(Path(self.args.output_dir) / f"{PREFIX}{step}", step, self.fingerprint)  # type: ignore[attr-defined]
+
+    def _send_telemetry(self) -> None:
+        """Make no network call that nobody asked for."""
+
+    def train_from(self, found: tuple[Path, int] | None, steps: int) -> None:
+        """Train to ``steps`` from a checkpoint of ``latest``, or from the start without one."""
+        if found is None:
+            self.train()  # type: ignore[attr-defined]
+        elif found[1] < steps:
+            self.train(resume_from_checkpoint=str(found[0]))  # type: ignore[attr-defined]
+        else:  # all steps were done before; only what follows them was cut off
+            self._load_from_checkpoint(str(found[0]))  # type: ignore[attr-defined]
+
+
+def mark_complete(folder: Path, step: int, fingerprint: Mapping[str, Any]) -> None:
+    """Declare a checkpoint folder complete: sizes of all its files, step, fingerprint of the run.
+
+    Raises FileNotFoundError when a file that resuming needs is absent.
+    """
+    missing = [name for name in REQUIRED if not (folder / name).exists()]
+    if not list(folder.glob("rng_state*.pth")):
+        missing.append("rng_state.pth")
+    if missing:
+        raise FileNotFoundError(f"checkpoint {folder}: expected {', '.join(missing)} beside the weights, found none")
+    sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name != MARKER}
+    partial = folder / (MARKER + ".partial")
+    partial.write_text(json.dumps({"step": step, "fingerprint": fingerprint, "sizes": sizes}, indent=1))
+    os.replace(partial, folder / MARKER)
+
+
+def is_complete(folder: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Say whether a checkpoint is whole and of this very run (same fingerprint)."""
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    whole = all((folder / n).exists() and (folder / n).stat().st_size == s for n, s in marker["sizes"].items())
+    return whole and marker["fingerprint"] == json.loads(json.dumps(fingerprint))
+
+
+def latest(folder: Path, fingerprint: Mapping[str, Any]) -> tuple[Path, int] | None:
+    """Return (checkpoint, its step) of the newest complete checkpoint of this run, or None."""
+    for step, path in sorted(_found(folder), reverse=True):
+        if is_complete(path, fingerprint):
+            return path, step
+    return None
+
+
+def resume_point(folder: Path, fingerprint: Mapping[str, Any]) -> tuple[Path, int] | None:
+    """Delete what cannot be resumed from, return ``latest`` of the rest."""
+    discard_unusable(folder, fingerprint)
+    return latest(folder, fingerprint)
+
+
+def discard_unusable(folder: Path, fingerprint: Mapping[str, Any]) -> int:
+    """Delete checkpoints that are broken or of another run; return how many."""
+    unusable = [path for _, path in _found(folder) if not is_complete(path, fingerprint)]
+    for path in unusable:
+        shutil.rmtree(path)
+    return len(unusable)
+
+
+def remove_all(folder: Path) -> None:
+    """Delete the whole checkpoint folder, once the finished model is on disk elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def cut_log(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """Keep the lines of a JSONL log whose ``step`` is at most last_step; return them.
+
+    Steps after the checkpoint are trained again, so their old lines go.  A line cut off in the
+    middle by a crash goes too.  A missing file gives an empty list.
+    """
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if row["step"] <= last_step:
+            rows.append(row)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(partial, path)
+    return rows
+
+
+def _found(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    names = [(p.name.removeprefix(PREFIX), p) for p in folder.iterdir() if p.name.startswith(PREFIX)]
+    return [(int(step), path) for step, path in names if step.isdigit()]

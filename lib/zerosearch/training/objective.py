@@ -1,0 +1,98 @@
+"""The policy objective, token by token: log-probabilities, clipped gain, KL to the base model.
+
+Everything works on the N trained tokens alone.  Retrieved tokens are read by the model but never
+scored, so no gradient can start from them; and the vocabulary-wide step, the expensive one, is
+made for the policy's own tokens only (about 40 % of a trajectory).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What one loss was made of; sums over its tokens, detached, so that micro-batches add up.
+
+    n_tokens: trained tokens.  kl_sum: nats (0.0 without a reference).  n_clipped: tokens whose
+    ratio was cut by the clip.  gap_sum: |log-prob now - log-prob when sampled|, nats.
+    """
+
+    n_tokens: int
+    kl_sum: float
+    n_clipped: int
+    gap_sum: float
+
+
+def token_logprobs(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    positions: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return (log-probabilities (N,), entropies (N,) or None), float32, nats.
+
+    input_ids (b, L) int64, padded on the right: causal attention never sees the padding, so there
+    is no attention mask.  positions (N,) int64: index into the (b * L) flattened states of the one
+    that predicts each target.  targets (N,) int64.  temperature: above 0, the one sampled with.
+    Entropies carry no gradient.
+    """
+    states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    states = states.reshape(-1, states.shape[-1]).index_select(0, positions)
+    logits = model.get_output_embeddings()(states).float() / temperature
+    scores = torch.log_softmax(logits, dim=-1)
+    entropies = None
+    if with_entropy:
+        with torch.no_grad():
+            entropies = -(scores.exp() * scores).sum(dim=-1)
+    return scores.gather(1, targets.unsqueeze(1)).squeeze(1), entropies
+
+
+def kl_estimate(logp: torch.Tensor, ref_logp: torch.Tensor) -> torch.Tensor:
+    """Return the k3 estimate of KL(policy || reference) per token, nats, never negative.
+
+    k3 = exp(d) - d - 1 with d = ref_logp - logp, for tokens sampled from the policy.
+    """
+    difference = ref_logp - logp
+    return torch.expm1(difference) - difference
+
+
+def policy_loss(
+    logp: torch.Tensor,
+    old_logp: torch.Tensor,
+    advantages: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    clip: float,
+    ref_logp: torch.Tensor | None = None,
+    kl_weight: float = 0.0,
+) -> tuple[torch.Tensor, LossTerms]:
+    """Return (loss, terms):  sum_t w_t * ( -min(r_t A_t, clip(r_t) A_t) + kl_weight * k3_t ).
+
+    All vectors (N,), one entry per trained token.  r_t = exp(logp - old_logp); clip(r) keeps r in
+    [1 - clip, 1 + clip].  weights: shares that sum to 1 over the batch, see ``token_weights``.
+    The KL to the reference is added: the loss rises when the policy drifts from it.  A gain beyond
+    the clip earns nothing more; a loss beyond it is not softened.
+    """
+    log_ratio = logp - old_logp
+    ratio = log_ratio.exp()
+    unclipped = ratio * advantages
+    clipped = ratio.clamp(1.0 - clip, 1.0 + clip) * advantages
+    per_token = -torch.minimum(unclipped, clipped)
+    kl_sum = 0.0
+    if ref_logp is not None:
+        kl = kl_estimate(logp, ref_logp)
+        per_token = per_token + kl_weight * kl
+        kl_sum = float(kl.detach().sum())
+    terms = LossTerms(
+        n_tokens=len(logp),
+        kl_sum=kl_sum,
+        n_clipped=int((clipped < unclipped).sum()),
+        gap_sum=float(log_ratio.detach().abs().sum()),
+    )
+    return (weights * per_token).sum(), terms

@@ -1,0 +1,241 @@
+"""Policy RL from end to end: questions, a retriever and a base policy in, a trained policy out.
+
+``train_policy`` joins the pieces (rollouts, reward, curriculum, ``PolicyTrainer``) and writes, while
+it runs: one row per step in ``metrics.jsonl``, ledger events, sampled trajectories, checkpoints.
+An interrupted run goes on from its last complete checkpoint and ends with the same numbers.
+Called by notebook 03; evaluation is another stage's work.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from zerosearch.artifacts import Stage
+from zerosearch.curriculum import Curriculum
+from zerosearch.engines.base import Engine
+from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.prompts import Prompts
+from zerosearch.retrievers.base import Retriever
+from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout, trajectories_to_table
+from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
+from zerosearch.scoring import reward as reward_named
+from zerosearch.scoring import score
+from zerosearch.training import checkpoints
+from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
+from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
+
+METRICS, TRAJECTORIES = "metrics.jsonl", "trajectories.parquet"
+CHECKPOINTS, PARTS = "checkpoints", "checkpoints/trajectory_parts"
+
+
+def score_trajectories(trajectories: Sequence[Trajectory], reward: str = "f1") -> list[ScoredTrajectory]:
+    """Return each trajectory with its reward and its metrics, all from its own answer (None scores 0)."""
+    rewarded = reward_named(reward)
+    scored = []
+    for t in trajectories:
+        golden = t.question.golden_answers
+        values = score(t.answer, golden)
+        scored.append(
+            ScoredTrajectory(t, rewarded(t.answer, golden), em=values.em, cover_em=values.cover_em, f1=values.f1)
+        )
+    return scored
+
+
+def train_policy(
+    questions: Sequence[Question],
+    policy_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    retriever: Retriever,
+    prompts: Prompts,
+    settings: RLSettings,
+    stage: Stage,
+    *,
+    curriculum: Curriculum,
+    rollout_settings: RolloutSettings,
+    engine: Engine | None = None,
+    identity: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Train policy_model in place and return its history, one row per step (see ``step_metrics``).
+
+    questions: training questions only; ValueError when an evaluation question is among them.
+    retriever: a simulator or a real engine.  curriculum: noise probability per step; its length must
+    be settings.steps.  engine: generates with policy_model's own weights; made here when None.
+    identity: whatever else names this run (model name, input hashes); a checkpoint is resumed from
+    only when it and all settings are the same.
+    """
+    _check_questions(questions, settings, curriculum, rollout_settings)
+    fingerprint = run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings)
+    fingerprint |= {"identity": dict(identity or {})}
+    run = _Run(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever))
+    run.engine = engine or TransformersEngine(policy_model, tokenizer)
+    run.device = policy_model.device.type
+    trainer = PolicyTrainer(
+        policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
+        reference=frozen_copy(policy_model) if settings.kl_weight > 0 else None,
+        temperature=rollout_settings.temperature, fingerprint=fingerprint,
+    )
+    run.trainer = trainer
+    found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
+    run.start(found[1] if found else 0)
+    try:
+        trainer.train_from(found, settings.steps)
+    finally:
+        policy_model.__dict__.pop("forward", None)  # TRL patched it; give the plain model back
+    policy_model.eval()
+    run.join_trajectories()
+    return pd.DataFrame(run.history)
+
+
+def finish_training(stage: Stage) -> None:
+    """Delete the checkpoints and what belongs to them, once the trained policy is saved."""
+    checkpoints.remove_all(stage.path(CHECKPOINTS))
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of the model that never trains: the reference of the KL."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def run_fingerprint(
+    questions: Sequence[Question], model: PreTrainedModel, retriever: str,
+    settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
+) -> dict[str, Any]:
+    """Return what a checkpoint must agree with to be resumed from: settings, questions, base weights.
+
+    save_every, kept_per_step and micro_batch_tokens change no result and are left out.
+    """
+    free = ("save_every", "kept_per_step", "micro_batch_tokens")
+    asked = hashlib.sha256("\n".join(f"{q.id}\t{q.question}\t{q.golden_answers}" for q in questions).encode())
+    weights = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        weights.update(name.encode())
+        weights.update(parameter.detach().flatten()[:4096].float().cpu().numpy().tobytes())
+    return {
+        "settings": {k: v for k, v in asdict(settings).items() if k not in free},
+        "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
+        "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
+    }
+
+
+class _Run:
+    """One training under way: makes rollouts for the trainer, writes down what each step gave."""
+
+    engine: Engine
+    trainer: PolicyTrainer
+    device: str
+
+    def __init__(
+        self, stage: Stage, settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
+        prompts: Prompts, retriever: TimedRetriever,
+    ):
+        self.stage, self.settings, self.curriculum = stage, settings, curriculum
+        self.rollout_settings, self.prompts, self.retriever = rollout_settings, prompts, retriever
+        self.history: list[dict[str, Any]] = []
+        self._started = self._rollout_seconds = 0.0
+
+    def start(self, done: int) -> None:
+        """Go back to what was written down by step ``done``; say where the run begins."""
+        self.history = checkpoints.cut_log(self.stage.path(METRICS), done)
+        for part in self.stage.path(PARTS).glob("step_*.parquet"):
+            if int(part.stem.removeprefix("step_")) > done:
+                part.unlink()
+        self.stage.progress(done, self.settings.steps, "going on" if done else "first rollouts")
+
+    def roll_out(self, slots: list[Slot]) -> ScoredBatch:
+        """Return one scored trajectory per slot, all of one step, at that step's noise."""
+        self._started = time.perf_counter()
+        noise = self.curriculum.noise(slots[0].step)
+        requests = [RolloutRequest(s.question, s.step, s.sample, noise_probability=noise) for s in slots]
+        trajectories = rollout(requests, self.engine, self.retriever, self.prompts, self.rollout_settings)
+        self._rollout_seconds = time.perf_counter() - self._started
+        return ScoredBatch(score_trajectories(trajectories, self.settings.reward), noise)
+
+    def on_step(self, report: StepReport) -> None:
+        """Write down one finished step: metrics row, ledger events, sampled trajectories, progress."""
+        retrievals, searching = self.retriever.drain()
+        seconds = StepSeconds(
+            rollout=self._rollout_seconds - searching, simulator=searching,
+            training=self.trainer.training_seconds, total=time.perf_counter() - self._started,
+        )
+        row = {**report.metrics, **seconds_metrics(seconds)}
+        with self.stage.path(METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.history.append(row)
+        self._meter(retrievals, seconds)
+        self._keep(report)
+        self.stage.progress(
+            report.step, self.settings.steps, reward=row["reward_mean"], searches=row["searches_mean"],
+        )
+
+    def _meter(self, retrievals: Sequence[Retrieval], seconds: StepSeconds) -> None:
+        ledger, units = self.stage.ledger, 1 if self.device == "cuda" else torch.get_num_threads()
+        counts = self.engine.counts.take()
+        ledger.event("tokens", role="policy", model=self.engine.name, prompt=counts.prompt, generated=counts.generated)
+        for event in retrieval_events(retrievals):
+            ledger.event(**event)
+        answering = "simulator" if any(r.n_generated_tokens for r in retrievals) else "retriever"
+        spent = {"policy_rollout": seconds.rollout, answering: seconds.simulator, "policy_training": seconds.training}
+        for role, wall in spent.items():
+            ledger.event("busy", role=role, device=self.device, seconds=round(wall, 4), units=units)
+
+    def _keep(self, report: StepReport) -> None:
+        kept = report.scored[: self.settings.kept_per_step]
+        table = trajectories_to_table([s.trajectory for s in kept])
+        table["reward"], table["em"], table["f1"] = zip(*[(s.reward, s.em, s.f1) for s in kept], strict=True)
+        table["advantage"] = report.advantages[: len(kept)]
+        table["noise_planned"] = report.metrics["noise_planned"]
+        folder = self.stage.path(PARTS)
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(folder / f"step_{report.step:06d}.parquet", index=False)
+
+    def join_trajectories(self) -> None:
+        """Write the sampled trajectories of all steps as one table."""
+        folder = self.stage.path(PARTS)
+        parts = sorted(folder.glob("step_*.parquet")) if folder.is_dir() else []
+        if parts:
+            tables = [pd.read_parquet(part) for part in parts]
+            self.stage.write_table(pd.concat(tables, ignore_index=True), TRAJECTORIES)
+
+
+def retrieval_events(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
+    """Return the ledger events of some retrievals: queries by engine, and a simulator's tokens.
+
+    Failed searches count as fresh (they were tried); only engines that bill per search are paid.
+    """
+    events: list[dict[str, Any]] = []
+    for source in sorted({r.source for r in retrievals}):
+        mine = [r for r in retrievals if r.source == source]
+        fresh = sum(not r.cached for r in mine)
+        paid = fresh if source in PAID_ENGINES else 0
+        events.append({"kind": "queries", "engine": source, "fresh": fresh, "cached": len(mine) - fresh, "paid": paid})
+        prompt, generated = sum(r.n_prompt_tokens for r in mine), sum(r.n_generated_tokens for r in mine)
+        if generated:
+            events.append(
+                {"kind": "tokens", "role": "simulator", "model": source, "prompt": prompt, "generated": generated}
+            )
+    return events
+
+
+PAID_ENGINES = frozenset({"serpapi", "google", "serper"})
+
+
+def _check_questions(
+    questions: Sequence[Question], settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings
+) -> None:
+    evaluation = [q.id for q in questions if q.split != "train"]
+    if evaluation:
+        raise ValueError(f"policy training: expected training questions only, found {evaluation[0]!r} of split 'eval'")
+    if curriculum.total_steps != settings.steps:
+        raise ValueError(f"curriculum: expected {settings.steps} steps as in the settings, found {curriculum.total_steps}")
+    if rollout_settings.temperature <= 0:
+        raise ValueError("policy training: expected a sampling temperature above 0, found greedy decoding (0)")

@@ -1,0 +1,165 @@
+"""From labelled pairs to the simulator's lessons: which examples, in which order, as which tokens.
+
+Everything here is decided before training starts and is a pure function of the pairs and a seed, so
+that an interrupted training goes on with exactly the lessons that were left.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from zerosearch import seeds
+from zerosearch.prompts import Prompts
+from zerosearch.scoring import contains_answer
+from zerosearch.training.renaming import NameBook, SimulatorExample, rename
+
+_WINDOW = 8  # batches that are sorted by length together, so that a batch needs little padding
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One tokenised example: input_ids = prompt + passages + end of text.
+
+    n_prompt: tokens of the prompt, which are read and not learned.  weights: one per learned token
+    (those after the prompt), 1 or golden_weight.
+    """
+
+    input_ids: tuple[int, ...]
+    n_prompt: int
+    weights: tuple[float, ...]
+
+
+def drop_leaks(examples: Iterable[SimulatorExample]) -> tuple[list[SimulatorExample], int]:
+    """Return (examples, how many were dropped): misleading passages must not contain a golden answer."""
+    kept, dropped = [], 0
+    for example in examples:
+        answers = example.aliases or (example.golden_answer,)
+        if not example.useful and any(contains_answer(p.text, answers) for p in example.passages):
+            dropped += 1
+        else:
+            kept.append(example)
+    return kept, dropped
+
+
+def hold_out(
+    examples: Sequence[SimulatorExample], share: float, seed: int
+) -> tuple[list[SimulatorExample], list[SimulatorExample]]:
+    """Return (training, held out), split by question: all examples of a question go to one side.
+
+    share: chance in [0, 1] of a question to be held out, drawn by (seed, question text) alone.
+    """
+    out = {e.question for e in examples if seeds.uniform(seed, "simulator hold-out", e.question) < share}
+    return [e for e in examples if e.question not in out], [e for e in examples if e.question in out]
+
+
+def lesson_plan(
+    examples: Sequence[SimulatorExample], count: int, rename_share: float, seed: int
+) -> list[SimulatorExample]:
+    """Return ``count`` examples in training order: useful and misleading in turn, renamed with a chance.
+
+    Each kind is gone through in passes, every pass in an order of its own; each appearance of an
+    example draws anew whether it is renamed (chance rename_share) and to which names.
+    """
+    book = NameBook(examples)
+    streams = [_passes([e for e in examples if e.useful is useful], seed, str(useful)) for useful in (True, False)]
+    present = [s for s, useful in zip(streams, (True, False)) if any(e.useful is useful for e in examples)]
+    made = []
+    for i in range(count):
+        example = next(present[i % len(present)])
+        if seeds.uniform(seed, "rename?", i) < rename_share:
+            example = rename(example, book, seeds.generator(seed, "rename", i))
+        made.append(example)
+    return made
+
+
+def _passes(examples: Sequence[SimulatorExample], seed: int, kind: str) -> Iterator[SimulatorExample]:
+    number = 0
+    while True:
+        for index in seeds.generator(seed, "lessons", kind, number).permutation(len(examples)):
+            yield examples[index]
+        number += 1
+
+
+def encode(
+    example: SimulatorExample, prompts: Prompts, golden_weight: float, max_length: int
+) -> Lesson | None:
+    """Return the tokens of an example, or None when its prompt leaves no room for a passage.
+
+    Passages are cut at max_length; a cut example does not learn to end there (no end-of-text token).
+    Tokens that overlap an accepted answer weigh golden_weight, in useful passages only.
+    """
+    tokenizer = prompts.tokenizer
+    prompt = prompts.simulator_prompt(
+        example.query, example.question, example.golden_answer, example.useful, len(example.passages)
+    )
+    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    target = prompts.simulator_target(example.passages)
+    encoded = tokenizer(target, add_special_tokens=False, return_offsets_mapping=True)
+    answers = (example.aliases or (example.golden_answer,)) if example.useful else ()
+    weights = answer_weights(target, encoded.offset_mapping, answers, golden_weight)
+    ids = [*prompt_ids, *encoded.input_ids, tokenizer.eos_token_id]
+    if len(prompt_ids) >= max_length:
+        return None
+    kept = ids[:max_length]
+    return Lesson(tuple(kept), len(prompt_ids), tuple([*weights, 1.0][: len(kept) - len(prompt_ids)]))
+
+
+def answer_weights(
+    text: str, offsets: Sequence[tuple[int, int]], answers: Sequence[str], golden_weight: float
+) -> list[float]:
+    """Return one weight per token: golden_weight where it overlaps an answer in the text, else 1.
+
+    offsets: (first, last + 1) character of each token.  Answers are looked for as whole words, in
+    any case.
+    """
+    spans = [
+        found.span()
+        for answer in answers if answer.strip()
+        for found in re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", text, re.IGNORECASE)
+    ]
+    return [golden_weight if any(a < end and start < b for a, b in spans) else 1.0 for start, end in offsets]
+
+
+def batched(lessons: Sequence[Lesson], batch_size: int, seed: int) -> list[Lesson]:
+    """Return the lessons reordered so that each run of batch_size has similar lengths.
+
+    Lessons move within windows of a few batches only; the batches of a window are shuffled, so the
+    order does not go from short to long.
+    """
+    ordered: list[Lesson] = []
+    size = batch_size * _WINDOW
+    for number, start in enumerate(range(0, len(lessons), size)):
+        window = sorted(lessons[start : start + size], key=lambda lesson: len(lesson.input_ids))
+        full = len(window) // batch_size
+        batches = [window[i * batch_size : (i + 1) * batch_size] for i in range(full)]
+        for index in seeds.generator(seed, "batch order", number).permutation(full):
+            ordered += batches[index]
+        ordered += window[full * batch_size :]
+    return ordered
+
+
+def collate(lessons: Sequence[dict[str, Sequence]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """Return one batch of lessons (as data set rows): b rows, L columns, N learned tokens.
+
+    input_ids (b, L) int64, padded on the right.  positions (N,): index into the (b * L) flattened
+    states of the one that predicts each learned token.  targets, weights (N,).
+    """
+    width = max(len(row["input_ids"]) for row in lessons) - 1
+    input_ids = np.full((len(lessons), width), tokenizer.pad_token_id, dtype=np.int64)
+    positions, targets, weights = [], [], []
+    for i, row in enumerate(lessons):
+        ids, n_prompt = row["input_ids"], row["n_prompt"]
+        input_ids[i, : len(ids) - 1] = ids[:-1]
+        positions += range(i * width + n_prompt - 1, i * width + len(ids) - 1)
+        targets += ids[n_prompt:]
+        weights += row["weights"]
+    return {
+        "input_ids": torch.from_numpy(input_ids), "positions": torch.tensor(positions),
+        "targets": torch.tensor(targets), "weights": torch.tensor(weights, dtype=torch.float32),
+    }

@@ -1,0 +1,200 @@
+"""Fine-tuning the simulator: (useful | misleading, query, question, golden answer) -> passages.
+
+The trainer is TRL's SFTTrainer; the subclass gives each learned token its own weight, because a wrong
+word in the golden answer ruins a passage and a wrong article does not.  Only the passages are
+learned, never the prompt.  Called by notebook 02.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from zerosearch.artifacts import Stage
+from zerosearch.errors import WorkbookError
+from zerosearch.prompts import Prompts
+from zerosearch.training import checkpoints
+from zerosearch.training.checkpoints import MarkedCheckpoints
+from zerosearch.training.objective import token_logprobs
+from zerosearch.training.renaming import SimulatorExample
+from zerosearch.training.simulator_data import Lesson, batched, collate, encode, lesson_plan
+
+LOG, CHECKPOINTS = "sft_metrics.jsonl", "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSettings:
+    """Settings of the fine-tuning.
+
+    steps: optimiser steps of batch_size examples.  learning_rate: peak; rises over warmup_share of the
+    steps, then falls along a cosine to 0.  golden_weight: weight in the loss of tokens of the golden
+    answer, against 1.  rename_share: share of examples under new names.  max_length: tokens of prompt
+    and passages.  save_every: steps between checkpoints.
+    """
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
+    golden_weight: float = 4.0
+    rename_share: float = 0.8
+    max_length: int = 256
+    seed: int = 0
+    warmup_share: float = 0.05
+    max_grad_norm: float = 1.0
+    save_every: int = 100
+
+
+def weighted_nll(logp: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted mean of -logp, nats: sum(w * -logp) / sum(w).  logp, weights (N,)."""
+    return -(weights * logp).sum() / weights.sum()
+
+
+def sft_arguments(settings: SFTSettings, folder: Path) -> SFTConfig:
+    """Return TRL's configuration: the order of lessons is ours, so nothing is shuffled or cut there."""
+    return SFTConfig(
+        output_dir=str(folder), max_steps=settings.steps, per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=1, learning_rate=settings.learning_rate, weight_decay=0.0,
+        lr_scheduler_type="cosine", warmup_steps=round(settings.warmup_share * settings.steps),
+        max_grad_norm=settings.max_grad_norm, max_length=None, packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
+        train_sampling_strategy="sequential", dataloader_num_workers=0, dataloader_pin_memory=False,
+        bf16=False, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
+        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
+        save_strategy="steps", save_steps=settings.save_every, save_total_limit=1,
+        seed=settings.seed, data_seed=settings.seed,
+    )
+
+
+class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
+    """SFTTrainer with one weight per learned token.
+
+    lessons: in training order, steps * batch_size of them.  on_step: called with (step, row).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson],
+        settings: SFTSettings, folder: Path, on_step: Any, fingerprint: Mapping[str, Any] | None = None,
+    ):
+        self.on_step, self.fingerprint = on_step, dict(fingerprint or {})
+        rows = Dataset.from_list([asdict(lesson) for lesson in lessons])
+        super().__init__(
+            model=model, args=sft_arguments(settings, folder), processing_class=tokenizer, train_dataset=rows,
+            data_collator=partial(collate, tokenizer=tokenizer),
+        )
+        self.remove_callback(PrinterCallback)
+
+    def compute_loss(
+        self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """Return the weighted loss of one batch (see ``collate``); counts go to the log."""
+        logp, _ = token_logprobs(
+            self.accelerator.unwrap_model(model), inputs["input_ids"], inputs["positions"], inputs["targets"]
+        )
+        golden = inputs["weights"] > 1.0
+        self._metrics["train"]["nll"].append(-logp.detach().mean().item())
+        if golden.any():
+            self._metrics["train"]["nll_golden"].append(-logp.detach()[golden].mean().item())
+        return weighted_nll(logp, inputs["weights"])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Hand each step's numbers to ``on_step``."""
+        super().log(logs, start_time)
+        if "loss" in logs and "grad_norm" in logs:
+            names = ("loss", "nll", "nll_golden", "grad_norm", "learning_rate")
+            row = {name: float(logs[name]) for name in names if name in logs}
+            self.on_step(self.state.global_step, row)
+
+
+def tune_simulator(
+    examples: Sequence[SimulatorExample],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    settings: SFTSettings,
+    stage: Stage,
+    *,
+    identity: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Fine-tune the simulator in place and return its history, one row per step.
+
+    examples: see ``simulator_data``; WorkbookError when there is none to learn from.  Columns: step,
+    loss (weighted), nll and nll_golden (plain means over all and over golden-answer tokens, nats),
+    grad_norm, learning_rate, seconds.  Resumes from a complete checkpoint of the same run.
+    """
+    lessons = make_lessons(examples, prompts, settings)
+    fingerprint = {
+        "settings": {k: v for k, v in asdict(settings).items() if k != "save_every"},
+        "lessons": hashlib.sha256(repr([le.input_ids for le in lessons]).encode()).hexdigest(),
+        "identity": dict(identity or {}),
+    }
+    log = _Log(stage, settings)
+    log.device = model.device.type
+    trainer = SimulatorTrainer(
+        model, tokenizer, lessons, settings, stage.path(CHECKPOINTS), log.on_step, fingerprint
+    )
+    found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
+    log.start(found[1] if found else 0)
+    try:
+        trainer.train_from(found, settings.steps)
+    finally:
+        model.__dict__.pop("forward", None)  # TRL patched it; give the plain model back
+    model.eval()
+    return pd.DataFrame(log.rows)
+
+
+def make_lessons(examples: Sequence[SimulatorExample], prompts: Prompts, settings: SFTSettings) -> list[Lesson]:
+    """Return exactly steps * batch_size lessons in training order.
+
+    Examples whose prompt alone fills max_length are left out; WorkbookError when nothing is left.
+    """
+    usable = [e for e in examples if e.passages and encode(e, prompts, 1.0, settings.max_length) is not None]
+    if not usable:
+        raise WorkbookError(
+            f"simulator training: expected query-passage pairs with prompts under {settings.max_length} tokens, found "
+            f"none among {len(examples)}; collect more with --set 01.n_questions or raise --set 02.max_length"
+        )
+    count = settings.steps * settings.batch_size
+    planned = lesson_plan(usable, count, settings.rename_share, settings.seed)
+    made = [encode(e, prompts, settings.golden_weight, settings.max_length) for e in planned]
+    originals = (encode(e, prompts, settings.golden_weight, settings.max_length) for e in usable)
+    spare = next(lesson for lesson in originals if lesson is not None)  # for a renamed prompt that grew too long
+    return batched([lesson or spare for lesson in made], settings.batch_size, settings.seed)
+
+
+class _Log:
+    """Writes down the steps of one fine-tuning."""
+
+    device = "cpu"
+
+    def __init__(self, stage: Stage, settings: SFTSettings):
+        self.stage, self.settings, self.rows = stage, settings, []
+        self._last = time.perf_counter()
+
+    def start(self, done: int) -> None:
+        self.rows: list[dict[str, Any]] = checkpoints.cut_log(self.stage.path(LOG), done)
+        self.stage.progress(done, self.settings.steps, "going on" if done else "first lessons")
+        self._last = time.perf_counter()
+
+    def on_step(self, step: int, row: dict[str, float]) -> None:
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        self.rows.append({"step": step, **row, "seconds": round(seconds, 4)})
+        with self.stage.path(LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+        units = 1 if self.device == "cuda" else torch.get_num_threads()
+        self.stage.ledger.event(
+            "busy", role="simulator_training", device=self.device, seconds=round(seconds, 4), units=units
+        )
+        self.stage.progress(step, self.settings.steps, loss=row["loss"])

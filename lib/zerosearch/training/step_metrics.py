@@ -1,0 +1,106 @@
+"""What is measured at every optimiser step: one flat row of numbers for ``metrics.jsonl``.
+
+Rewards enter the loss; everything else here is only reported.  ``advantage_mean`` is a sanity check
+(close to 0 with any baseline), not a sign of progress.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from zerosearch.retrievers.base import Retriever
+from zerosearch.schema import STOP_REASONS, Retrieval, ScoredTrajectory, SearchRequest
+from zerosearch.training.objective import LossTerms
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeconds:
+    """Wall seconds of one step.  rollout: the policy writing; simulator: the retriever answering."""
+
+    rollout: float
+    simulator: float
+    training: float
+    total: float
+
+
+class TimedRetriever:
+    """A retriever that also keeps what it returned and how long it took, since the last ``drain``."""
+
+    def __init__(self, retriever: Retriever):
+        self._retriever = retriever
+        self.name = retriever.name
+        self._kept: list[Retrieval] = []
+        self._seconds = 0.0
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
+        """Return what the wrapped retriever returns: same length, same order."""
+        started = time.perf_counter()
+        try:
+            retrievals = self._retriever.search(requests)
+        finally:
+            self._seconds += time.perf_counter() - started
+        self._kept.extend(retrievals)
+        return retrievals
+
+    def drain(self) -> tuple[list[Retrieval], float]:
+        """Return (retrievals, wall seconds) since the last call, and forget them."""
+        kept, seconds = self._kept, self._seconds
+        self._kept, self._seconds = [], 0.0
+        return kept, seconds
+
+
+def rollout_metrics(
+    scored: Sequence[ScoredTrajectory], advantages: np.ndarray, groups: np.ndarray, noise_planned: float
+) -> dict[str, float | None]:
+    """Return what the trajectories of one step say, before any update.
+
+    advantages, groups (B,).  Means are over the trajectories whose retriever did not fail (all of
+    them when every one failed).  noise_realised: misleading answers per search; None without one.
+    """
+    kept = [i for i, s in enumerate(scored) if s.trajectory.stop_reason != "retriever_error"] or range(len(scored))
+    rewards = np.array([scored[i].reward for i in kept])
+    trajectories = [scored[i].trajectory for i in kept]
+    retrievals = [t.retrieval for s in scored for t in s.trajectory.turns if t.retrieval is not None]
+    reasons = [s.trajectory.stop_reason for s in scored]
+    group_ids = np.asarray(groups)[list(kept)]
+    spread = [np.ptp(rewards[group_ids == group]) > 0 for group in np.unique(group_ids)]
+    return {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "f1": float(np.mean([scored[i].f1 for i in kept])),
+        "em": float(np.mean([scored[i].em for i in kept])),
+        "searches_mean": float(np.mean([t.n_searches for t in trajectories])),
+        "noise_planned": noise_planned,
+        "noise_realised": float(np.mean([r.noisy is True for r in retrievals])) if retrievals else None,
+        "advantage_mean": float(np.mean(np.asarray(advantages)[list(kept)])),
+        "groups_with_spread": float(np.mean(spread)),
+        "tokens_mean": float(np.mean([len(t.token_ids) for t in trajectories])),
+        "policy_tokens_mean": float(np.mean([sum(t.loss_mask) for t in trajectories])),
+        **{f"stop_{reason}": reasons.count(reason) / len(reasons) for reason in STOP_REASONS},
+    }
+
+
+def update_metrics(terms: Sequence[LossTerms], entropy_sum: float, with_kl: bool) -> dict[str, float | None]:
+    """Return token means over the micro-batches of one update; kl is None without a reference.
+
+    logprob_gap: mean |log-prob in training - log-prob when sampled|; above about 1e-3 the sampler
+    and the trainer no longer agree on the policy.
+    """
+    n_tokens = sum(t.n_tokens for t in terms)
+    share = 1.0 / n_tokens if n_tokens else 0.0
+    return {
+        "kl": share * sum(t.kl_sum for t in terms) if with_kl else None,
+        "entropy": share * entropy_sum,
+        "clip_share": share * sum(t.n_clipped for t in terms),
+        "logprob_gap": share * sum(t.gap_sum for t in terms),
+    }
+
+
+def seconds_metrics(seconds: StepSeconds) -> dict[str, float]:
+    """Return the four times of a step under their column names, rounded to milliseconds."""
+    names = ("rollout", "simulator", "training", "total")
+    return {f"seconds_{name}": round(getattr(seconds, name), 3) for name in names}

@@ -1,0 +1,24 @@
+"""arms.py: the arms differ in what is searched, and unknown ones are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from zerosearch.errors import ConfigError
+from zerosearch.training.arms import ARMS, get_arm
+
+
+def test_the_two_arms_of_the_comparison() -> None:
+    ours, real = get_arm("zerosearch"), get_arm("search-r1")
+    assert (ours.retriever, ours.curriculum) == ("simulator", True)
+    assert (real.retriever, real.curriculum) == ("bm25", False)
+
+
+def test_names_match_their_keys_and_labels_differ() -> None:
+    assert all(arm.name == name for name, arm in ARMS.items())
+    assert len({arm.label for arm in ARMS.values()}) == len(ARMS)
+
+
+def test_unknown_arm_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'search-r1'"):
+        get_arm("search_r1")
