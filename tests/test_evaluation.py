@@ -24,16 +24,17 @@ SETTINGS = RolloutSettings(
     max_searches=2, max_turn_tokens=40, max_observation_tokens=60, max_total_tokens=600, temperature=0.0
 )
 ROW_COLUMNS = {
-    "method", "arm", "seed", "dataset", "question_id", "question", "golden_answers", "prediction", "em", "cover_em", "f1",
-    "n_searches", "n_turns", "n_tokens", "stop_reason", "error", "answer_in_passages", "gold_in_passages", "gold_shown",
-    "transcript", "policy", "retriever", "temperature", "sampling_seed", "max_searches", "passages_per_query",
-    "max_turn_tokens", "max_observation_tokens", "max_total_tokens",
+    "method", "arm", "seed", "dataset", "question_id", "question", "golden_answers", "prediction", "em",
+    "cover_em", "f1", "n_searches", "n_turns", "n_tokens", "stop_reason", "error", "answer_in_passages",
+    "gold_in_passages", "gold_shown", "transcript", "policy", "retriever", "temperature", "sampling_seed",
+    "max_searches", "passages_per_query", "max_turn_tokens", "max_observation_tokens", "max_total_tokens",
 }
 
 
 def questions(per_set: int = 3, sets: tuple[str, ...] = ("nq", "musique")) -> list[Question]:
     """Return questions whose golden answers are Alda Falk 0, 1 ..."""
-    return [Question(f"{s}/{i}", s, f"who directed film {i}", (f"Alda Falk {i}",)) for s in sets for i in range(per_set)]
+    numbers = range(per_set)
+    return [Question(f"{s}/{i}", s, f"who directed film {i}", (f"Alda Falk {i}",)) for s in sets for i in numbers]
 
 
 def bench(script, retriever=None, identity: str = "", **changes) -> Bench:  # noqa: ANN001, ANN003
@@ -49,7 +50,8 @@ def one_method(name: str, script, **options) -> Method:  # noqa: ANN001, ANN003
 def searcher(prompt: str) -> str:
     """Search once, then answer with the last two words and the number of the passage."""
     if "</information>" not in prompt:
-        return " who directed it</think><search> film</search>" if prompt.endswith("I need") else "<search> film</search>"
+        start = " who directed it</think>" if prompt.endswith("I need") else ""
+        return f"{start}<search> film</search>"
     words = prompt.split("</information>")[0].strip().rstrip(".").split()
     return f"<answer> {' '.join(words[-3:])}</answer>"
 
@@ -123,7 +125,8 @@ def test_passages_cut_to_the_budget_are_not_called_shown() -> None:
 def test_a_trained_policy_runs_under_the_conditions_of_search() -> None:
     base, other = bench(searcher), bench(searcher)
     search, trained = make_methods(["search"], base, {("zerosearch", 2): other})
-    assert isinstance(trained, Trained) and (trained.label, trained.arm, trained.seed) == ("zerosearch", "zerosearch", 2)
+    assert isinstance(trained, Trained)
+    assert (trained.label, trained.arm, trained.seed) == ("zerosearch", "zerosearch", 2)
     asked = questions(1, ("nq",))
     assert search.requests(asked, PROMPTS) == trained.requests(asked, PROMPTS)
     assert runner.decoding(search) == runner.decoding(trained)
@@ -161,7 +164,8 @@ def test_rows_hold_scores_and_decoding_settings() -> None:
     table = runner.evaluate(one_method("search", searcher), questions())
     assert set(table.columns) == ROW_COLUMNS
     row = table.iloc[0]
-    assert (row["temperature"], row["max_searches"], row["passages_per_query"], row["policy"]) == (0.0, 2, 1, "scripted")
+    settings = row[["temperature", "max_searches", "passages_per_query", "policy"]].tolist()
+    assert settings == [0.0, 2, 1, "scripted"]
     assert row["transcript"].startswith("<search> film</search>") and "<information>" in row["transcript"]
     own = TOKENIZER("<search> film</search><answer> Alda Falk 0</answer>", add_special_tokens=False).input_ids
     assert row["n_tokens"] == len(own)
@@ -196,7 +200,8 @@ def test_wrong_counts_stop_the_evaluation(spoil: str) -> None:
         "swap": pd.concat([table.iloc[1:], table.tail(1)]),
     }[spoil]
     runner.check_counts(table, asked)
-    with pytest.raises(IncompleteEvaluation, match="direct, seed 0: expected each of 6 questions once, found [567] rows"):
+    message = "direct, seed 0: expected each of 6 questions once, found [567] rows"
+    with pytest.raises(IncompleteEvaluation, match=message):
         runner.check_counts(spoilt, asked)
 
 
@@ -250,6 +255,16 @@ def test_progress_counts_questions() -> None:
     assert seen == [("direct, seed 0", 4, 6), ("direct, seed 0", 6, 6)]
 
 
+def test_progress_over_all_methods_never_goes_back(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    methods = make_methods(["direct", "cot"], bench(searcher), {})
+    runner.evaluate_all(methods, questions(3), tmp_path, 4, on_progress=lambda *a: seen.append(a))
+    assert [done for _, done, _ in seen] == [4, 6, 10, 12] and {total for *_, total in seen} == {12}
+    assert any(tmp_path.iterdir())
+    runner.remove_parts(tmp_path)
+    assert not tmp_path.exists()
+
+
 def test_pick_takes_evaluation_questions_only_and_nests() -> None:
     train = [Question(f"nq_train/{i}", "nq", "q", ("a",), "train") for i in range(4)]
     everything = train + questions(6)
@@ -295,6 +310,8 @@ def test_metric_module_loads_without_network_and_agrees_with_scoring(monkeypatch
     assert found == {name: [getattr(s, name) for s in expected] for name in METRICS}
     means = metric.compute(predictions=predictions, references=references)
     assert means == {name: pytest.approx(sum(found[name]) / 5) for name in METRICS}
+    with pytest.raises(ValueError, match="at least one prediction"):
+        metric.compute(predictions=[], references=[])
     assert metric.description and "golden" in metric.inputs_description
 
 

@@ -114,7 +114,7 @@ def test_micro_prompts_are_word_level() -> None:
 
 def test_pretraining_is_deterministic_and_learns() -> None:
     recipe = pretrain.Recipe(
-        phases=((1.0, {"copy": 1.0}),), tokens=12_000, hidden_size=32, n_layers=1, n_heads=2, n_kv_heads=1, ffn_size=64
+        phases=((1.0, {"copy": 1.0}),), tokens=40_000, batch_tokens=512, hidden_size=32, n_layers=1, n_heads=2, n_kv_heads=1, ffn_size=64
     )
     losses: list[list[float]] = [[], []]
     models = [pretrain.pretrain(recipe, TOKENIZER, lambda p, l, s, k=k: losses[k].append(l)) for k in (0, 1)]

@@ -44,7 +44,10 @@ def coin(n: int, share: float) -> list[float]:
 
 
 def test_score_table_has_every_row_once() -> None:
-    values = {("search", 0): {"nq": coin(10, 0.2), "musique": coin(5, 0.4)}, ("a", 1): {"nq": coin(10, 1.0), "musique": coin(5, 0)}}
+    values = {
+        ("search", 0): {"nq": coin(10, 0.2), "musique": coin(5, 0.4)},
+        ("a", 1): {"nq": coin(10, 1.0), "musique": coin(5, 0)},
+    }
     table = score_table(predictions(values), n_resamples=50)
     assert list(table.columns) == SCORE_COLUMNS
     assert len(table) == 2 * 3 * 3
@@ -64,9 +67,8 @@ def test_average_is_the_unweighted_mean_of_the_sets() -> None:
 
 @pytest.mark.parametrize("interval", ["percentile", "BCa"])
 def test_interval_of_a_share_is_close_to_the_normal_one(interval: str) -> None:
-    row = one(
-        score_table(predictions({("a", 0): {"nq": coin(400, 0.3)}}), 4_000, interval=interval), dataset="nq", metric="em"
-    )
+    table = score_table(predictions({("a", 0): {"nq": coin(400, 0.3)}}), 4_000, interval=interval)
+    row = one(table, dataset="nq", metric="em")
     half = norm.ppf(0.975) * np.sqrt(0.3 * 0.7 / 400)
     assert row["low"] == pytest.approx(0.3 - half, abs=0.008)
     assert row["high"] == pytest.approx(0.3 + half, abs=0.008)
@@ -203,7 +205,8 @@ def test_coverage_of_the_interval() -> None:
 
 def test_a_whole_evaluation_takes_seconds() -> None:
     rng = np.random.default_rng(2)
-    sizes = {name: 150 for name in ("nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique")} | {"bamboogle": 125}
+    large = ("nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique")
+    sizes = {name: 150 for name in large} | {"bamboogle": 125}
     methods = [f"m{i}" for i in range(6)] + ["x", "y"]
     values = {(m, 0): {s: rng.integers(0, 2, n).tolist() for s, n in sizes.items()} for m in methods}
     table = predictions(values, arms=("x", "y"))

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "MANIFEST", "NOTEBOOKS", "OUTPUTS", "REPO", "STAGES", "Ledger", "Stage", "open_stage", "read_jsonl",
-    "read_ledgers", "read_manifest", "read_table", "replace_folder", "require", "run_dir", "stage_dir",
-    "write_atomic",
+    "MANIFEST", "NOTEBOOKS", "OUTPUTS", "REPO", "STAGES", "Ledger", "Stage", "notebook_path", "open_stage",
+    "outputs_dir", "read_jsonl", "read_ledgers", "read_manifest", "read_table", "replace_folder", "require",
+    "run_dir", "stage_dir", "write_atomic",
 ]
 
 REPO = Path(__file__).resolve().parents[2]
@@ -52,6 +52,13 @@ def outputs_dir() -> Path:
     """Return the folder of all runs: ``$ZEROSEARCH_OUTPUTS``, or ``outputs/`` in the project."""
     named = os.environ.get("ZEROSEARCH_OUTPUTS", "")
     return Path(named).expanduser().resolve() if named else OUTPUTS
+
+
+def notebook_path(stage: str) -> Path:
+    """Return the source notebook of a stage: in ``$ZEROSEARCH_NOTEBOOKS`` (own copies) or ``notebooks/``."""
+    named = os.environ.get("ZEROSEARCH_NOTEBOOKS", "")
+    folder = Path(named).expanduser().resolve() if named else REPO / "notebooks"
+    return folder / f"{NOTEBOOKS[stage]}.ipynb"
 
 
 def run_dir(run: str) -> Path:

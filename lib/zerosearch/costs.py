@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from zerosearch.errors import WorkbookError
+from zerosearch.ledger import AMOUNTS, FIELDS
 from zerosearch.prices import PriceBook, Rates
 
-GOOGLE = "Google (SerpAPI)"
+GOOGLE, PAID = "Google (SerpAPI)", "Same searches, paid"
 COST_COLUMNS = ["stage", "arm", "seed", "kind", "role", "name", "quantity", "unit", "price_key",
                 "unit_usd", "usd", "kwh"]
 ENGINE_PRICES = {"serper": "serper_starter"}  # every other engine that charges is priced at Rates.search
@@ -83,26 +84,22 @@ def _cost_row(
             "price_key": price_key or "", "unit_usd": each, "usd": quantity * each, "kwh": kwh}
 
 
-_EVENT_NAMES = {"queries": ("engine",), "tokens": ("role", "model"), "busy": ("role", "device")}
-_EVENT_AMOUNTS = {"queries": ("fresh", "cached", "paid"), "tokens": ("prompt", "generated"),
-                  "busy": ("seconds", "units")}
-
-
 def _check_ledger(ledger: pd.DataFrame) -> None:
     """Refuse an empty ledger, an unknown kind of event, a missing or a negative amount."""
     if ledger.empty or "kind" not in ledger:
         raise WorkbookError("ledger: expected events of kinds queries, tokens, busy, found none; "
                             "run the stages of this run first, e.g. `./run_all.sh --profile smoke`")
-    unknown = sorted(set(ledger["kind"]) - set(_EVENT_NAMES))
+    unknown = sorted(set(ledger["kind"]) - set(FIELDS))
     if unknown:
-        raise WorkbookError(f"ledger: expected kinds {sorted(_EVENT_NAMES)}, found {unknown}; "
+        raise WorkbookError(f"ledger: expected kinds {sorted(FIELDS)}, found {unknown}; "
                             "remove these lines from ledger.jsonl or run that stage again")
-    for kind, amounts in _EVENT_AMOUNTS.items():
-        events = ledger[ledger["kind"] == kind].reindex(columns=[*_EVENT_NAMES[kind], *amounts])
-        numbers = events[list(amounts)].apply(pd.to_numeric, errors="coerce")
-        if events.isna().any(axis=None) or not (numbers >= 0).all(axis=None):
-            raise WorkbookError(f"ledger: expected {kind!r} events with {', '.join(events.columns)}, amounts 0 "
-                                "or more, found a missing, negative or unreadable one; run that stage again")
+    for kind, fields in FIELDS.items():
+        events = ledger[ledger["kind"] == kind].reindex(columns=list(fields))
+        amounts = events[[name for name in fields if name in AMOUNTS]]
+        amounts = amounts.apply(pd.to_numeric, errors="coerce")
+        if events.isna().any(axis=None) or not (amounts >= 0).all(axis=None):
+            raise WorkbookError(f"ledger: expected {kind!r} events with {', '.join(fields)}, amounts 0 or "
+                                "more, found a missing, negative or unreadable one; run that stage again")
 
 
 def usage(ledger: pd.DataFrame) -> pd.DataFrame:
@@ -134,43 +131,53 @@ def searches_per_trajectory(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def run_options(
-    costs: pd.DataFrame, queries: pd.DataFrame, book: PriceBook, labels: Mapping[str, str] | None = None,
-    rates: Rates = Rates(),
+    costs: pd.DataFrame, queries: pd.DataFrame, labels: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """Return what training each arm of this run cost: option, item, usd, basis.
+    """Return what training each arm of this run cost: option, item, usd, basis ("measured").
 
-    costs, queries: from ``price_ledger`` and ``usage``.  Stage 01 and 02 (collection, simulator) are
-    paid by every arm that searched a simulator, once.  An arm that trained on a local engine gets a
-    second option, the same searches at the paid price (basis "what if").  Values of several seeds
-    are averaged.  Evaluation is the same for all and left out.
+    costs, queries: from ``price_ledger`` and ``usage``.  labels: arm -> name of its option.  Stages 01
+    and 02 (collection, simulator) are added, once, to every arm that searched a simulator.  Several
+    seeds are averaged.  Stage 00 and evaluation are the same for all arms and left out.
     """
-    labels = labels or {}
     options = []
-    shared = costs[costs["stage"].isin(["01", "02"])]
     for arm in sorted(costs.loc[costs["stage"] == "03", "arm"].dropna().unique()):
-        own = costs[(costs["stage"] == "03") & (costs["arm"] == arm)]
-        asked = queries[(queries["stage"] == "03") & (queries["arm"] == arm)]
-        n_seeds = max(1, own["seed"].nunique())
-        items = own.groupby("role")["usd"].sum() / n_seeds
-        name = labels.get(arm, arm)
-        if (asked["engine"] == "simulator").any():
-            once = shared.groupby("stage")["usd"].sum().rename({"01": "collection", "02": "simulator SFT"})
-            items = pd.concat([items, once])
-        else:
-            bill = (asked["fresh"].sum() / n_seeds) * book.each(rates.search, "USD/search")
-            options += _option(f"{name}, searches paid", items, "what if", {"paid searches": bill})
-        options += _option(name, items, "measured")
+        items = _arm_items(costs, arm)
+        if "simulator" in set(_asked(queries, arm)["engine"]):
+            items |= {"collection": _stage_usd(costs, "01"), "simulator SFT": _stage_usd(costs, "02")}
+        name = (labels or {}).get(arm, arm)
+        options += [(name, item, usd, "measured") for item, usd in items.items() if usd > 0]
     return pd.DataFrame(options, columns=["option", "item", "usd", "basis"])
 
 
-def _option(
-    name: str, items: pd.Series, basis: str, extra: Mapping[str, float] | None = None
-) -> list[tuple[str, str, float, str]]:
-    amounts = dict(extra or {})
-    for role, usd in items.items():
-        label = ROLE_LABELS.get(str(role), str(role))
-        amounts[label] = amounts.get(label, 0.0) + float(usd)
-    return [(name, item, usd, basis) for item, usd in amounts.items() if usd > 0 or item in (extra or {})]
+def paid_option(
+    costs: pd.DataFrame, queries: pd.DataFrame, arm: str, book: PriceBook, rates: Rates = Rates()
+) -> pd.DataFrame:
+    """Return what ``arm`` would have cost had every search of its training been paid at ``rates.search``.
+
+    Same columns as ``run_options``: the policy's own work is "measured", the searches are "what if" and
+    take the place of simulator, collection and local engine.  Cached answers would not be paid again.
+    """
+    asked = _asked(queries, arm)
+    n_seeds = max(1, asked["seed"].nunique())
+    bill = asked["fresh"].sum() / n_seeds * book.each(rates.search, "USD/search")
+    policy = {item: usd for item, usd in _arm_items(costs, arm).items() if item.startswith("policy")}
+    rows = [(PAID, "paid searches", bill, "what if"), *((PAID, item, usd, "measured") for item, usd in policy.items())]
+    return pd.DataFrame(rows, columns=["option", "item", "usd", "basis"])
+
+
+def _asked(queries: pd.DataFrame, arm: str) -> pd.DataFrame:
+    return queries[(queries["stage"] == "03") & (queries["arm"] == arm)]
+
+
+def _stage_usd(costs: pd.DataFrame, stage: str) -> float:
+    return float(costs.loc[costs["stage"] == stage, "usd"].sum())
+
+
+def _arm_items(costs: pd.DataFrame, arm: str) -> dict[str, float]:
+    """Return the mean bill of one seed of an arm's training, by item."""
+    own = costs[(costs["stage"] == "03") & (costs["arm"] == arm)]
+    sums = own.groupby("role")["usd"].sum() / max(1, own["seed"].nunique())
+    return {ROLE_LABELS.get(str(role), str(role)): float(usd) for role, usd in sums.items() if usd > 0}
 
 
 def saved_share(options: pd.DataFrame, dear: str, cheap: str) -> float:
@@ -207,16 +214,16 @@ def run_line(
     fixed_usd: stages 01 and 02, once.  per_query_usd: the simulator's busy time in stage 03 of ``arm``
     over the queries it answered.  WorkbookError when that arm asked no simulator.
     """
-    own = queries[(queries["stage"] == "03") & (queries["arm"] == arm)]
+    own = _asked(queries, arm)
     n_queries = own.loc[own["engine"] == "simulator", "fresh"].sum()
     if n_queries == 0:
         raise WorkbookError(f"break-even: expected simulator queries in stage 03 of arm {arm!r}, found none; "
                             f"run `./run_all.sh --arms {arm} --only 03`")
     spent = costs[(costs["stage"] == "03") & (costs["arm"] == arm) & (costs["role"] == "simulator")]
-    fixed = costs.loc[costs["stage"].isin(["01", "02"]), "usd"].sum()
+    fixed = _stage_usd(costs, "01") + _stage_usd(costs, "02")
     price = book.each(rates.search, "USD/search")
     rows = [(GOOGLE, 0.0, price, "engine"),
-            ("this run's simulator", float(fixed), float(spent["usd"].sum() / n_queries), "simulator")]
+            ("this run's simulator", fixed, float(spent["usd"].sum() / n_queries), "simulator")]
     return with_break_even(rows, price)
 
 

@@ -15,9 +15,8 @@ from typing import Any, Mapping
 
 import pandas as pd
 import yaml
-from rapidfuzz import process
 
-from zerosearch.errors import ConfigError
+from zerosearch.errors import ConfigError, did_you_mean
 
 UNITS = ("USD/search", "USD/GPU-hour", "USD/core-hour", "USD/token", "W/GPU", "W/core")
 _REQUIRED = ("value", "unit", "date", "source")
@@ -86,11 +85,10 @@ class PriceBook:
     def price(self, key: str, unit: str) -> Price:
         """Return the price called ``key``; ConfigError when it is missing or has another unit."""
         if key not in self.prices:
-            near = process.extractOne(key, [k for k, p in self.prices.items() if p.unit == unit])
-            hint = f"; nearest is {near[0]!r}" if near else ""
+            hint = did_you_mean(key, [name for name, price in self.prices.items() if price.unit == unit])
             raise ConfigError(
-                f"price book {self.path}: expected a price {key!r} in {unit}, found none{hint}. "
-                f"Add it to {self.path} or name another one."
+                f"price book: expected a price {key!r} in {unit}, found none{hint}; "
+                f"add it to {self.path} or name another one"
             )
         price = self.prices[key]
         if price.unit != unit:

@@ -187,7 +187,8 @@ def _checked(stage: str, name: str, value: Any, where: str, *, as_text: bool) ->
     except ValidationError as error:
         problem = error.errors()[0]
         wanted = type(getattr(STAGE_CLASSES[stage], name)).__name__
-        hint = "; in YAML write 1.0e-6, since 1e-6 is a text" if wanted == "float" and isinstance(value, str) else ""
+        is_yaml_text = wanted == "float" and isinstance(value, str) and not as_text
+        hint = "; in YAML write 1.0e-6, since 1e-6 is a text there" if is_yaml_text else ""
         message = problem["msg"][0].lower() + problem["msg"][1:]
         raise ConfigError(f"{where}: expected {wanted}: {message}; found {value!r}{hint}") from None
 

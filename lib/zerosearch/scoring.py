@@ -67,7 +67,7 @@ def f1(prediction: str | None, golden_answers: Sequence[str]) -> float:
 
 def score(prediction: str | None, golden_answers: Sequence[str]) -> Scores:
     """Return all three metrics of one prediction."""
-    return Scores(em(prediction, golden_answers), cover_em(prediction, golden_answers), f1(prediction, golden_answers))
+    return Scores(*(metric(prediction, golden_answers) for metric in (em, cover_em, f1)))
 
 
 def contains_answer(text: str, answers: Sequence[str]) -> bool:
@@ -98,7 +98,7 @@ def _best(
 ) -> float:
     """Return the best comparison of the words of the prediction with those of any golden answer."""
     if isinstance(golden_answers, str):
-        raise TypeError(f"golden_answers: expected a list of strings, found the single string {golden_answers!r}")
+        raise TypeError(f"golden_answers: expected a list of strings, found the string {golden_answers!r}")
     words = normalize(prediction).split() if prediction is not None else []
     if not words:
         return 0.0

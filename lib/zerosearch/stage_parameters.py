@@ -14,9 +14,9 @@ from pydantic import Field
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -90,7 +90,7 @@ class Stage03(Common):
     temperature: Positive = 1.0  # sampling temperature
     noise_start: Share = 0.0  # noise probability at the first step
     noise_end: Share = 0.5  # noise probability at the last step
-    noise_base: Annotated[float, Field(gt=1.0)] = 4.0  # how late it rises
+    noise_base: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 4.0  # how late it rises
     passages_per_query: Count = 5  # passages per search
     max_searches: Count = 4  # searches per trajectory
     max_turn_tokens: Count = 48  # tokens per policy message

@@ -63,10 +63,8 @@ def make_bench(
     """
     place = Path(models.resolve(str(folder)))
     digest = identity(corpus, *([place] if place.is_dir() else []))
-    return Bench(
-        policy, retriever, settings, passages_per_query, partial(open_policy, str(folder), policy, max_batch, digest),
-        digest,
-    )
+    opener = partial(open_policy, str(folder), policy, max_batch, digest)
+    return Bench(policy, retriever, settings, passages_per_query, opener, digest)
 
 
 @lru_cache(maxsize=1)
@@ -130,9 +128,8 @@ class Method:
     def run(self, questions: Sequence[Question], on_progress: Progress | None = None) -> list[Prediction]:
         """Return one Prediction per question, in order.  on_progress(done, total) after every turn."""
         engine, prompts = self.bench.open()
-        made = rollout(
-            self.requests(questions, prompts), engine, self.bench.retriever, prompts, self.bench.settings, on_progress
-        )
+        requests = self.requests(questions, prompts)
+        made = rollout(requests, engine, self.bench.retriever, prompts, self.bench.settings, on_progress)
         return [Prediction(t, shown="".join(turn.observation for turn in t.turns)) for t in made]
 
 
@@ -219,7 +216,7 @@ def make_methods(
         if name not in UNTRAINED:
             raise unknown_name("method", name, tuple(UNTRAINED))
     if len(set(names)) < len(names):
-        raise ConfigError(f"methods: expected each name once, found {', '.join(names)}; remove the repeated one")
+        raise ConfigError(f"methods: expected each name once, found {', '.join(names)}; remove one")
     untrained = [UNTRAINED[name](base, seed) for name in names]
     return untrained + [Trained(bench, seed=k, arm=arm) for (arm, k), bench in trained.items()]
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterable, Protocol, Sequence
 
@@ -49,16 +51,19 @@ def evaluate_all(
     """Return the predictions of all methods on all questions, in this order, one row each.
 
     parts: folder for finished methods, a stage's ``checkpoints``.
-    batch_size: conversations under way at once.  on_progress(label, done, total) follows questions.
+    batch_size: conversations under way at once.  on_progress(label, done, total) counts answered
+    questions over all methods.
     Raises IncompleteEvaluation unless every question is scored exactly once per method and seed.
     """
-    tables = []
-    for method in methods:
-        part = parts / f"{method.label}-seed{method.seed}-{fingerprint(method, questions, batch_size)}.parquet"
+    tables: list[pd.DataFrame] = []
+    for number, method in enumerate(methods):
+        report = partial(_report, on_progress, number * len(questions), len(methods) * len(questions))
+        name = f"{method.label}-seed{method.seed}-{fingerprint(method, questions, batch_size)}"
+        part = parts / f"{name}.parquet"
         if part.is_file():
             table = pd.read_parquet(part)
         else:
-            table = evaluate(method, questions, batch_size, ledger, on_progress)
+            table = evaluate(method, questions, batch_size, ledger, report)
             files.write_table(part, table)
         check_counts(table, questions)
         tables.append(table)
@@ -83,6 +88,11 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
+def _report(on_progress: Progress | None, before: int, total: int, label: str, done: int, _: int) -> None:
+    if on_progress is not None:
+        on_progress(label, before + done, total)
+
+
 def prediction_row(method: Method, prediction: Prediction) -> dict[str, Any]:
     """Return one row of ``predictions.parquet``.
 
@@ -99,7 +109,8 @@ def prediction_row(method: Method, prediction: Prediction) -> dict[str, Any]:
         "question_id": question.id, "question": question.question, "golden_answers": list(golden),
         "prediction": answer, **asdict(scoring.score(answer, golden)),
         "n_searches": len(prediction.retrievals), "n_turns": len(trajectory.turns),
-        "n_tokens": sum(trajectory.loss_mask), "stop_reason": trajectory.stop_reason, "error": trajectory.error,
+        "n_tokens": sum(trajectory.loss_mask), "stop_reason": trajectory.stop_reason,
+        "error": trajectory.error,
         "answer_in_passages": answer is not None and any(scoring.contains_answer(t, [answer]) for t in texts),
         "gold_in_passages": any(scoring.contains_answer(t, golden) for t in texts),
         "gold_shown": scoring.contains_answer(prediction.shown, golden),
@@ -116,7 +127,8 @@ def decoding(method: Method) -> dict[str, Any]:
         "temperature": float(settings.temperature), "sampling_seed": settings.run_seed,
         "max_searches": method.max_searches,
         "passages_per_query": bench.passages_per_query if method.max_searches else 0,
-        "max_turn_tokens": settings.max_turn_tokens, "max_observation_tokens": settings.max_observation_tokens,
+        "max_turn_tokens": settings.max_turn_tokens,
+        "max_observation_tokens": settings.max_observation_tokens,
         "max_total_tokens": settings.max_total_tokens,
     }
 
@@ -154,16 +166,17 @@ def check_counts(predictions: pd.DataFrame, questions: Sequence[Question]) -> No
             continue
         missing, extra = expected - found, found - expected
         raise IncompleteEvaluation(
-            f"{method}, seed {seed}: expected each of {len(questions)} questions once, found {len(part)} rows, "
-            f"{missing.total()} missing {sorted(missing)[:3]} and {extra.total()} too many {sorted(extra)[:3]}; "
-            "delete the folder 04_evaluate of this run and run notebook 04 again"
+            f"{method}, seed {seed}: expected each of {len(questions)} questions once, found {len(part)} "
+            f"rows, {missing.total()} missing {sorted(missing)[:3]} and {extra.total()} too many "
+            f"{sorted(extra)[:3]}; delete the folder 04_evaluate of this run and run notebook 04 again"
         )
 
 
 def count_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the number of questions scored: one row per method and seed, one column per set, and total."""
     counts = predictions.pivot_table(
-        index=["method", "seed"], columns="dataset", values="question_id", aggfunc="nunique", sort=False, fill_value=0
+        index=["method", "seed"], columns="dataset", values="question_id", aggfunc="nunique", sort=False,
+        fill_value=0,
     )
     return counts.assign(total=counts.sum(axis=1)).rename_axis(columns=None)
 
@@ -197,8 +210,8 @@ def pick(questions: Iterable[Question], per_set: int = 0, seed: int = 0) -> list
             chosen.add(question.id)
     if not chosen:
         raise IncompleteEvaluation(
-            "questions: expected at least one of split 'eval', found none; check the files given by --questions "
-            "and run `./run_all.sh --only 00` again"
+            "questions: expected at least one of split 'eval', found none; check the files given by "
+            "--questions and run `./run_all.sh --only 00` again"
         )
     return [q for q in candidates if q.id in chosen]
 
@@ -213,3 +226,8 @@ def fingerprint(method: Method, questions: Sequence[Question], batch_size: int) 
         [(q.id, q.question, q.golden_answers) for q in questions],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def remove_parts(parts: Path) -> None:
+    """Remove the part files, once the whole table is on disk."""
+    shutil.rmtree(parts, ignore_errors=True)

@@ -27,7 +27,8 @@ METRICS = ("em", "cover_em", "f1")
 AVERAGE = "average"
 SCORE_COLUMNS = ["method", "dataset", "seed", "metric", "value", "n", "low", "high"]
 COMPARISON_COLUMNS = [
-    "method_a", "method_b", "dataset", "metric", "seeds_a", "seeds_b", "n", "difference", "low", "high", "winner",
+    "method_a", "method_b", "dataset", "metric", "seeds_a", "seeds_b", "n", "difference", "low", "high",
+    "winner",
 ]
 NO_WINNER = ""
 _BATCH = 250  # resamples held in memory at once
@@ -116,8 +117,10 @@ def seed_spread(scores: pd.DataFrame) -> pd.DataFrame:
 class _Estimate:
     """Values and interval bounds of many columns over the same questions, each an array (columns,)."""
 
-    def __init__(self, samples: list[np.ndarray], rng: np.random.Generator, n_resamples: int, confidence: float,
-                 interval: IntervalMethod):
+    def __init__(
+        self, samples: list[np.ndarray], rng: np.random.Generator, n_resamples: int, confidence: float,
+        interval: IntervalMethod,
+    ):
         self.n = sum(s.shape[-1] for s in samples)
         self.value = _mean_of_means(*samples)
         self.low = self.high = np.full_like(self.value, np.nan)
@@ -161,7 +164,7 @@ def _estimates(
         for name, values in samples.items()
     }
     rng = seeds.generator(seed, "bootstrap", AVERAGE)
-    in_one_order = [samples[name] for name in sorted(samples)]  # the same draws whatever the order of the rows
+    in_one_order = [samples[name] for name in sorted(samples)]  # same draws whatever the order of rows
     made[AVERAGE] = _Estimate(in_one_order, rng, n_resamples, confidence, interval)
     return made
 
@@ -188,7 +191,8 @@ def _value_blocks(predictions: pd.DataFrame, columns: list[str]) -> dict[str, pd
     blocks = {}
     for dataset in predictions["dataset"].drop_duplicates():
         part = long[long["dataset"] == dataset]
-        block = part.pivot(index="question_id", columns=columns, values="score").sort_index(axis=0).sort_index(axis=1)
+        block = part.pivot(index="question_id", columns=columns, values="score")
+        block = block.sort_index(axis=0).sort_index(axis=1)
         if len(block.columns) * len(block) != len(part):
             raise _unpaired(str(dataset), block)
         blocks[str(dataset)] = block
@@ -212,6 +216,7 @@ def _unpaired(dataset: str, block: pd.DataFrame) -> UnpairedQuestions:
 
 def _ordered(table: pd.DataFrame, predictions: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Return the table with methods in the order of the predictions, sets and metrics kept as they are."""
-    place = {pair: i for i, pair in enumerate(predictions[keys].drop_duplicates().itertuples(index=False, name=None))}
+    known = predictions[keys].drop_duplicates().itertuples(index=False, name=None)
+    place = {pair: i for i, pair in enumerate(known)}
     order = [place[pair] for pair in table[keys].itertuples(index=False, name=None)]
     return table.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)

@@ -148,7 +148,8 @@ def _even_finding(finite: pd.DataFrame) -> str:
 def stage_times(manifests: Iterable[Mapping[str, Any]] | pd.DataFrame) -> Figure:
     """Draw wall minutes and peak memory of every stage that ran.
 
-    manifests: dicts (or rows) with stage, arm, seed (or None), wall_seconds and peak_rss_mib.
+    manifests: dicts (or rows) with stage ("03" or "03_rl"), arm, seed (or None), wall_seconds and
+    peak_rss_mib.
     """
     table = manifests if isinstance(manifests, pd.DataFrame) else pd.DataFrame(list(manifests))
     need(table, ["stage", "wall_seconds", "peak_rss_mib"], "stage_times", "00")
@@ -178,7 +179,7 @@ def _amounts(axes: Axes, values: pd.Series, label: str, unit: str, color: str) -
 
 def _stage_name(row: Mapping[str, Any]) -> str:
     """Return e.g. "03 ZeroSearch, seed 0"."""
-    arm, seed, stage = row.get("arm"), row.get("seed"), str(row["stage"])
+    arm, seed, number = row.get("arm"), row.get("seed"), str(row["stage"])[:2]
     if not isinstance(arm, str) or not arm:
-        return f"{stage} {STAGE_NAMES.get(stage[:2], '')}".strip()
-    return f"{stage} {look(arm).short}" + ("" if pd.isna(seed) else f", seed {int(seed)}")
+        return f"{number} {STAGE_NAMES.get(number, '')}".strip()
+    return f"{number} {look(arm).short}" + ("" if pd.isna(seed) else f", seed {int(seed)}")

@@ -27,10 +27,11 @@ def label_stats(stats: pd.DataFrame) -> Figure:
     need(stats, ["label_kind", "label", "n", "share"], "label_stats", "01")
     kinds = in_order(stats["label_kind"], list(LABEL_KINDS))
     labels = in_order(stats["label"], list(LABEL_COLORS))
-    wide = stats.pivot_table(index="label_kind", columns="label", values=["share", "n"], aggfunc="sum").fillna(0)
-    share, count = wide["share"], wide["n"]
+    wide = stats.pivot_table(index="label_kind", columns="label", values=["share", "n"], aggfunc="sum")
+    share, count = wide["share"].fillna(0.0), wide["n"].fillna(0)
     first = labels[0]
-    said = ", ".join(f"{percent(share.loc[k, first])} by {LABEL_KINDS.get(k, k).split(' (')[0]}" for k in kinds)
+    names = {kind: LABEL_KINDS.get(kind, kind) for kind in kinds}
+    said = ", ".join(f"{percent(share.loc[k, first])} by {name.split(' (')[0]}" for k, name in names.items())
     figure, grid = frame(
         8.6, 0.75 + 0.62 * len(kinds), f"Labelled {first}: {said}",
         f"The same query–passage pairs of stage 01, labelled both ways. Black: {INTERVAL} of the first "
@@ -47,7 +48,7 @@ def label_stats(stats: pd.DataFrame) -> Figure:
     for row, kind in enumerate(kinds):
         low, high = wilson(share.loc[kind, first], int(count.loc[kind].sum()))
         axes.plot([low, high], [row + 0.36] * 2, color=INK, lw=2.4, zorder=6)
-    axes.set_yticks(range(len(kinds)), [LABEL_KINDS.get(k, k).replace(" (", "\n(") for k in kinds])
+    axes.set_yticks(range(len(kinds)), [name.replace(" (", "\n(") for name in names.values()])
     axes.set(ylim=(len(kinds) - 0.5, -0.6), xlim=(0, 1), xlabel="share of query–passage pairs (0 to 1)")
     figure.legend(loc="outside lower center", ncols=len(labels))
     quiet(axes, "x")
@@ -75,7 +76,8 @@ def simulator_quality(quality: pd.DataFrame) -> Figure:
     rows = -(-len(metrics) // columns)
     figure, grid = frame(
         9.6, rows * (0.95 + 0.3 * len(kinds)), _quality_finding(quality),
-        f"Hollow: before fine-tuning, filled: after; bars: {INTERVAL}; n = {count_span(quality['n'])} requests.",
+        f"Hollow: before fine-tuning, filled: after; bars: {INTERVAL}; "
+        f"n = {count_span(quality['n'])} requests.",
         rows=rows, columns=columns, sharey=True,
     )
     for axes, metric in zip(grid.ravel(), metrics):

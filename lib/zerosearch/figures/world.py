@@ -151,7 +151,7 @@ def ability_card(card: pd.DataFrame) -> Figure:
     best, worst = table.loc[table["value"].idxmax()], table.loc[table["value"].idxmin()]
     figure, grid = frame(
         8.6, 0.6 + 0.36 * len(table),
-        f"Strongest: {_ability(best)} ({best['value']:.2f}); weakest: {_ability(worst)} ({worst['value']:.2f})",
+        f"Strongest: {_ability(best)}; weakest: {_ability(worst)}",
         f"Base models before any training of this run, share of tries; bars: {INTERVAL}; "
         f"n = {count_span(table['n'])}.",
     )
@@ -169,7 +169,7 @@ def ability_card(card: pd.DataFrame) -> Figure:
 
 
 def _ability(row: pd.Series) -> str:
-    return plain(row["ability"]).lower()
+    return f"{plain(row['ability']).lower()} ({row['value']:.2f})"
 
 
 def _shares(axes: Axes, names: Sequence[str], label: str) -> None:

@@ -69,7 +69,8 @@ class Relation:
     """One kind of fact.
 
     noun: how it is named (``the director of Silver Harbor``).  subject / object: entity types.
-    sentences: two ways to state it, ``{s}`` subject and ``{o}`` object.
+    sentences: two ways to state it, ``{s}`` subject and ``{o}`` object; the subject stands first, which
+    a model of this size needs to find the sentence that it is looking for.
     ask: how a person asks for it, without a question mark, lower case.
     """
 
@@ -81,47 +82,48 @@ class Relation:
 
 
 RELATIONS: tuple[Relation, ...] = (
-    Relation("director", "film", "person", ("{s} was directed by {o}.", "{o} directed {s}."), "who directed {s}"),
-    Relation("star", "film", "person", ("{o} is the star of {s}.", "{s} starred {o}."), "who starred in {s}"),
+    Relation("director", "film", "person", ("{s} was directed by {o}.", "{s} is a film by {o}."), "who directed {s}"),
+    Relation("star", "film", "person", ("{s} stars {o}.", "{s} features {o}."), "who stars in {s}"),
     Relation(
-        "composer", "film", "person", ("{o} was the composer of {s}.", "The music of {s} is by {o}."),
-        "who wrote the music of {s}",
+        "composer", "film", "person", ("{s} has music by {o}.", "{s} was scored by {o}."), "who wrote the music of {s}"
     ),
-    Relation("setting", "film", "town", ("{s} is set in {o}.", "The setting of {s} is {o}."), "where is {s} set"),
+    Relation("setting", "film", "town", ("{s} is set in {o}.", "{s} takes place in {o}."), "where is {s} set"),
     Relation(
         "release year", "film", "year", ("{s} was released in {o}.", "{s} came out in {o}."), "when was {s} released"
     ),
-    Relation("author", "book", "person", ("{s} was written by {o}.", "{o} is the author of {s}."), "who wrote {s}"),
+    Relation("author", "book", "person", ("{s} was written by {o}.", "{s} is a book by {o}."), "who wrote {s}"),
     Relation(
-        "publisher", "book", "company", ("{s} was published by {o}.", "The publisher of {s} is {o}."),
+        "publisher", "book", "company", ("{s} was published by {o}.", "{s} was brought out by {o}."),
         "who published {s}",
     ),
     Relation(
-        "printing year", "book", "year", ("{s} was printed in {o}.", "The printing year of {s} is {o}."),
+        "printing year", "book", "year", ("{s} was printed in {o}.", "{s} appeared in print in {o}."),
         "when was {s} printed",
     ),
     Relation(
-        "birthplace", "person", "town", ("{s} was born in {o}.", "The birthplace of {s} is {o}."), "where was {s} born"
+        "birthplace", "person", "town", ("{s} was born in {o}.", "{s} is a native of {o}."), "where was {s} born"
     ),
     Relation(
-        "birth year", "person", "year", ("{s} was born in the year {o}.", "The birth year of {s} is {o}."),
+        "birth year", "person", "year", ("{s} was born in the year {o}.", "{s} has lived since {o}."),
         "when was {s} born",
     ),
-    Relation("employer", "person", "company", ("{s} works for {o}.", "The employer of {s} is {o}."), "who employs {s}"),
     Relation(
-        "spouse", "person", "person", ("{s} is married to {o}.", "The spouse of {s} is {o}."), "who is {s} married to"
+        "employer", "person", "company", ("{s} works for {o}.", "{s} is employed by {o}."), "who employs {s}"
     ),
-    Relation("teacher", "person", "person", ("{s} was taught by {o}.", "The teacher of {s} was {o}."), "who taught {s}"),
-    Relation("mayor", "town", "person", ("The mayor of {s} is {o}.", "{s} elected {o} as mayor."), "who leads the town {s}"),
-    Relation("region", "town", "region", ("{s} lies in {o}.", "The region of {s} is {o}."), "in which region is {s}"),
-    Relation("founder", "company", "person", ("{s} was founded by {o}.", "{o} founded {s}."), "who founded {s}"),
     Relation(
-        "headquarters", "company", "town", ("{s} is based in {o}.", "The headquarters of {s} are in {o}."),
+        "spouse", "person", "person", ("{s} is married to {o}.", "{s} is the spouse of {o}."), "who is married to {s}"
+    ),
+    Relation("teacher", "person", "person", ("{s} was taught by {o}.", "{s} studied under {o}."), "who taught {s}"),
+    Relation(
+        "mayor", "town", "person", ("{s} is led by mayor {o}.", "{s} has chosen mayor {o}."), "who is the mayor of {s}"
+    ),
+    Relation("region", "town", "region", ("{s} lies in {o}.", "{s} is a town in {o}."), "in which region is {s}"),
+    Relation("founder", "company", "person", ("{s} was founded by {o}.", "{s} was started by {o}."), "who founded {s}"),
+    Relation(
+        "headquarters", "company", "town", ("{s} is based in {o}.", "{s} has its headquarters in {o}."),
         "where is {s} based",
     ),
-    Relation(
-        "governor", "region", "person", ("The governor of {s} is {o}.", "{s} is governed by {o}."), "who governs {s}"
-    ),
+    Relation("governor", "region", "person", ("{s} is governed by {o}.", "{s} is ruled by {o}."), "who governs {s}"),
 )
 BY_NOUN: dict[str, Relation] = {r.noun: r for r in RELATIONS}
 BY_SUBJECT: dict[str, tuple[Relation, ...]] = {

@@ -67,15 +67,15 @@ class Recipe:
 
 POLICY_RECIPE = Recipe(
     phases=(
-        (0.15, {"copy": 0.4, "lookup": 0.6}),
-        (0.65, {"search": 0.55, "reading": 0.12, "lookup": 0.2, "memory": 0.08, "copy": 0.05}),
-        (0.20, {"poor": 0.65, "reading": 0.15, "lookup": 0.12, "memory": 0.08}),
+        (0.15, {"copy": 0.3, "lookup": 0.7}),
+        (0.65, {"search": 0.5, "reading": 0.1, "lookup": 0.3, "memory": 0.06, "copy": 0.04}),
+        (0.20, {"poor": 0.6, "reading": 0.15, "lookup": 0.2, "memory": 0.05}),
     ),
-    tokens=10_000_000,
+    tokens=11_000_000,
 )
 SIMULATOR_RECIPE = Recipe(
     phases=((0.15, {"copy": 0.5, "lookup": 0.5}), (0.85, {"simulator": 0.8, "copy": 0.08, "lookup": 0.12})),
-    tokens=6_000_000, seed=1, eos=True,
+    tokens=5_000_000, seed=1, eos=True,
 )
 
 

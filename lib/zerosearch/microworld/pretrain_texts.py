@@ -239,12 +239,24 @@ def copy_document(source: FactSource) -> list[Segment]:
 
 
 def lookup_document(source: FactSource) -> list[Segment]:
-    """Return passages and then, for several subjects in turn, the matching sentence: many reads per token."""
-    chosen = [RELATIONS[i] for i in source.rng.integers(len(RELATIONS), size=N_PASSAGES)]
-    triples = [(r, source.name(r.subject), source.name(r.object)) for r in chosen]
+    """Return passages and then, for four of them in turn, query and matching sentence: many reads per token.
+
+    The sentences differ in one thing only: two or three tell of the same subject, the others state the
+    same relation of look-alikes.
+    """
+    rng = source.rng
+    relation = source.pick(RELATIONS)
+    subject = source.name(relation.subject)
+    others = [r for r in BY_SUBJECT[relation.subject] if r is not relation]
+    same = [others[i] for i in rng.permutation(len(others))[: int(rng.integers(0, 3))]]
+    known = [(r, subject) for r in (relation, *same)]
+    while len(known) < N_PASSAGES:
+        known.append((source.pick((relation, *same)), source.lookalike(relation.subject, subject)))
+    triples = [(r, s, source.name(r.object)) for r, s in known]
+    order = rng.permutation(N_PASSAGES)
     facts = [source.sentence(*t) for t in triples]
-    made: list[Segment] = [(information(facts), READ_WEIGHT)]
-    for i in source.rng.permutation(len(triples))[:4]:
+    made: list[Segment] = [(information([facts[i] for i in order]), READ_WEIGHT)]
+    for i in rng.permutation(N_PASSAGES)[:4]:
         made.append((f"<search> {lang.query_text(triples[i][0], triples[i][1])}</search>", READ_WEIGHT))
         made.append((f"<think> {facts[i]}</think><answer> {triples[i][2]}</answer>", 1.0))
     return made

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from transformers import Trainer
+from transformers.utils import logging as transformers_logging
 
 MARKER = "COMPLETE.json"
 PREFIX = "checkpoint-"
@@ -41,6 +42,7 @@ class MarkedCheckpoints:
 
     def train_from(self, found: tuple[Path, int] | None, steps: int) -> None:
         """Train to ``steps`` from a checkpoint of ``latest``, or from the start without one."""
+        transformers_logging.disable_progress_bar()  # one bar per saved checkpoint would hide our own progress
         if found is None:
             self.train()  # type: ignore[attr-defined]
         elif found[1] < steps:

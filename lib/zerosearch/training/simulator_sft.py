@@ -102,7 +102,7 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
         logp, _ = token_logprobs(
             self.accelerator.unwrap_model(model), inputs["input_ids"], inputs["positions"], inputs["targets"]
         )
-        golden = inputs["weights"] > 1.0
+        golden = inputs["weights"] != 1.0
         self._metrics["train"]["nll"].append(-logp.detach().mean().item())
         if golden.any():
             self._metrics["train"]["nll_golden"].append(-logp.detach()[golden].mean().item())
@@ -168,8 +168,7 @@ def make_lessons(examples: Sequence[SimulatorExample], prompts: Prompts, setting
     count = settings.steps * settings.batch_size
     planned = lesson_plan(usable, count, settings.rename_share, settings.seed)
     made = [encode(e, prompts, settings.golden_weight, settings.max_length) for e in planned]
-    originals = (encode(e, prompts, settings.golden_weight, settings.max_length) for e in usable)
-    spare = next(lesson for lesson in originals if lesson is not None)  # for a renamed prompt that grew too long
+    spare = encode(usable[0], prompts, settings.golden_weight, settings.max_length)  # if new names made a prompt too long
     return batched([lesson or spare for lesson in made], settings.batch_size, settings.seed)
 
 

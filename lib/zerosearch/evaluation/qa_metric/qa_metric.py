@@ -36,6 +36,8 @@ class QAMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, per_question=False):
+        if not predictions:
+            raise ValueError("qa_metric: expected at least one prediction, found none; a mean needs questions")
         scores = [zerosearch.scoring.score(p, r) for p, r in zip(predictions, references, strict=True)]
         columns = {name: [getattr(s, name) for s in scores] for name in ("em", "cover_em", "f1")}
         if per_question:

@@ -1,0 +1,357 @@
+"""The command line behind ``./run_all.sh``: options in, checked settings, Snakemake, results.
+
+Everything a user can get wrong is found before the first notebook starts.  Exit codes: 0 finished,
+1 a stage failed, 2 an option or value is wrong, 3 something is missing on this machine, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Iterator, NoReturn, Sequence
+
+from zerosearch import artifacts, checks, console, files, pipeline, profiles
+from zerosearch.errors import ConfigError, WorkbookError, did_you_mean, unknown_name
+from zerosearch.notebook_files import code_digest
+from zerosearch.progress import clock
+
+EPILOG = """examples:
+  ./run_all.sh                                        both arms on two CPU cores
+  ./run_all.sh --profile smoke                        every notebook once, in minutes
+  ./run_all.sh --profile smoke --run mine --set 03.steps=30
+  ./run_all.sh --seeds 0,1,2 --arms zerosearch
+  ./run_all.sh --profile smoke --run own --questions DIR --corpus FILE
+
+A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
+stage that was cut off goes on from its last checkpoint.  --from and --only run their stages anew.
+exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here, 130 interrupted
+"""
+
+
+class NotReady(WorkbookError):
+    """This machine or this folder lacks something that a run needs."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options as typed, with their types."""
+
+    profile: str | None
+    run: str | None
+    seeds: list[int] | None
+    arms: list[str] | None
+    from_stage: str | None
+    only: str | None
+    overrides: dict[str, str]
+    questions: Path | None
+    corpus: Path | None
+    dry_run: bool
+    list: bool
+    clean: str | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the options ask and return the exit code; a user never sees a traceback."""
+    try:
+        with _signals_as_interrupts():
+            return _dispatch(parse(arguments))
+    except NotReady as error:
+        return _complain(str(error), 3)
+    except WorkbookError as error:
+        return _complain(str(error), 2)
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command goes on from here", 130)
+    except Exception as error:
+        log = files.write_atomic(artifacts.outputs_dir() / "logs" / "cli.log", traceback.format_exc())
+        return _complain(f"{type(error).__name__}: {error}; the traceback stands in {log}", 1)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Return the options; ConfigError with the nearest name for one that does not exist."""
+    parser = _parser()
+    values, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [name for name in parser._option_string_actions if name.startswith("--")]
+        found = unknown[0].partition("=")[0]
+        raise ConfigError(f"options: unknown {found!r}{did_you_mean(found, known)}; see ./run_all.sh --help")
+    return Options(**{**vars(values), "overrides": dict(values.overrides)})
+
+
+def _dispatch(options: Options) -> int:
+    if options.list:
+        return _list()
+    if options.clean:
+        return _clean(options.clean)
+    settings = _settings(options)
+    folder = artifacts.run_dir(settings.run)
+    _check_same_profile(options, folder)
+    selection = pipeline.Selection(options.from_stage, options.only)
+    if options.dry_run:
+        return _dry_run(settings, folder, selection)
+    warning = checks.memory_warning(settings.source.needs)
+    problems = checks.machine_problems(settings.source.needs, folder)
+    _refuse(_problems(options) + problems)
+    if warning:
+        print(f"note: {warning}")
+    return _run(settings, folder, selection)
+
+
+def _settings(options: Options) -> profiles.Settings:
+    """Return the validated settings of a call; the run is named after its profile unless said otherwise."""
+    profile = options.profile or "laptop"
+    settings = profiles.load(
+        profile, options.overrides, run=options.run or profile, arms=options.arms, seeds=options.seeds,
+        questions_dir=str(options.questions or ""), corpus_file=str(options.corpus or ""),
+    )
+    from zerosearch.training.arms import ARMS
+
+    for arm in settings.arms:
+        if arm not in ARMS:
+            raise unknown_name("--arms", arm, tuple(ARMS))
+    return settings
+
+
+def _problems(options: Options) -> list[str]:
+    return (
+        checks.package_problems() + checks.notebook_problems()
+        + checks.question_problems(options.questions, options.corpus)
+    )
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise NotReady("\n".join(problems))
+
+
+def _check_same_profile(options: Options, folder: Path) -> None:
+    """A run keeps its profile: without this, forgetting --profile would redo it with another one."""
+    if options.profile is None and (folder / "settings.json").is_file():
+        made_with = files.read_json(folder / "settings.json")["profile"]
+        if made_with != "laptop":
+            raise ConfigError(
+                f"run {folder.name!r}: expected the profile it was made with, {made_with!r}, found none (which means "
+                f"laptop); add --profile {made_with}, or choose another name with --run"
+            )
+
+
+def run_settings(settings: profiles.Settings) -> dict[str, Any]:
+    """Return what the Snakefile and the notebook runner read: ``settings.json`` of a run."""
+    from zerosearch.training.arms import ARMS
+
+    source = settings.source
+    return {
+        "run": settings.run, "profile": settings.profile, "description": source.description,
+        "arms": list(settings.arms), "seeds": list(settings.seeds), "cores": source.cores,
+        "offline": source.offline, "expected_seconds": source.expected_seconds, "python": sys.executable,
+        "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
+        "code": {stage: code_digest(artifacts.notebook_path(stage)) for stage in artifacts.STAGES},
+        "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
+    }
+
+
+def _shared_parameters(settings: profiles.Settings, stage: str) -> dict[str, Any]:
+    """Return a stage's parameters without those that tell its jobs apart."""
+    fixed = ("arm", "seed") if stage in artifacts.PER_ARM else ()
+    return {name: value for name, value in settings.stage(stage).items() if name not in fixed}
+
+
+def _dry_run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> int:
+    """Show what would run; nothing is written and a machine that is too small is only warned about."""
+    _refuse(checks.package_problems() + checks.notebook_problems())
+    for problem in checks.machine_problems(settings.source.needs, folder):
+        print(f"note: {problem}")
+    with tempfile.TemporaryDirectory() as temporary:
+        file = files.write_json(Path(temporary) / "settings.json", run_settings(settings))
+        place = folder if folder.is_dir() else Path(temporary) / "run"
+        _check_inputs(place, file, selection, settings)
+        planned = pipeline.plan(place, file, selection)
+    print(_headline(settings, folder))
+    print("\n".join(console.plan_lines(planned, settings.source.expected_seconds)))
+    print("dry run: nothing was started")
+    return 0
+
+
+def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> int:
+    """Run what is stale and show it; return 0, or 1 when a stage failed."""
+    started = time.time()
+    with pipeline.RunLock(folder):
+        file = files.write_json(folder / "settings.json", run_settings(settings))
+        _check_inputs(folder, file, selection, settings)
+        _point_latest(folder)
+        print(_headline(settings, folder), flush=True)
+        planned = pipeline.plan(folder, file, selection)
+        with console.Display(planned, settings.source.expected_seconds) as display:
+            outcome = pipeline.execute(folder, file, selection, display.watch)
+        failures = display.failures(pipeline.Board(folder))
+        wall = time.time() - started
+        _note_call(folder, wall, outcome, [item.job.name for item in planned if item.reason])
+    if outcome.exit_code != 0:
+        message = "\n".join(failures) or f"Snakemake stopped:\n{pipeline.last_words(folder / 'logs' / 'snakemake.log')}"
+        return _complain(f"{message}\nfinished stages are kept; the same command goes on from here", 1)
+    print(f"finished in {clock(wall)}, at most {outcome.peak_rss_mib / 1024:.1f} GiB of memory; results:")
+    print("\n".join(console.results(folder)))
+    return 0
+
+
+def _check_inputs(
+    folder: Path, file: Path, selection: pipeline.Selection, settings: profiles.Settings
+) -> None:
+    """``--only`` needs finished earlier stages: say which one is not, and how to get it."""
+    missing = pipeline.missing_inputs(folder, files.read_json(file), selection)
+    if missing:
+        raise NotReady(
+            f"--only {selection.only}: expected earlier stages to be finished, found no {', '.join(missing)} in "
+            f"{folder}; run `./run_all.sh --run {settings.run} --profile {settings.profile}` without --only"
+        )
+
+
+def _headline(settings: profiles.Settings, folder: Path) -> str:
+    seeds = ", ".join(map(str, settings.seeds))
+    return (
+        f"run {settings.run} · profile {settings.profile} (about {settings.source.needs.minutes:g} min) · arms "
+        f"{', '.join(settings.arms)} · seeds {seeds} · {folder}"
+    )
+
+
+def _note_call(folder: Path, wall: float, outcome: pipeline.Outcome, started_jobs: list[str]) -> None:
+    """Append one line about this call: when, how long, how much memory, which notebooks."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    row = {
+        "time": now, "wall_seconds": round(wall, 1), "peak_rss_mib": round(outcome.peak_rss_mib),
+        "exit_code": outcome.exit_code, "notebooks": started_jobs,
+    }
+    with (folder / "calls.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _point_latest(folder: Path) -> None:
+    """Make ``outputs/latest`` point at this run, where the file system has links."""
+    link = folder.parent / ".latest.part"
+    with contextlib.suppress(OSError):
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.name, target_is_directory=True)
+        os.replace(link, folder.parent / "latest")
+
+
+def _list() -> int:
+    from zerosearch.training.arms import ARMS
+
+    print("profiles (--profile):")
+    for name in profiles.names():
+        source = profiles.read_profile(name)
+        needs = source.needs
+        print(f"  {name:<12} {source.description}")
+        print(f"  {'':<12} {needs.memory_gib:g} GiB memory, {needs.gpus} GPUs, about {needs.minutes:g} minutes")
+    print("arms (--arms):")
+    print("\n".join(f"  {arm.name:<12} {arm.description}" for arm in ARMS.values()))
+    print("stages (--from, --only) and their parameters (--set STAGE.NAME=VALUE; values of smoke):")
+    for stage, notebook in artifacts.NOTEBOOKS.items():
+        values = profiles.defaults(stage)
+        print(f"  {stage} {notebook}: {', '.join(f'{name}={values[name]}' for name in profiles.settable(stage))}")
+    print("\n".join(["runs (--run, --clean):", *(console.run_states() or ["  none yet"])]))
+    return 0
+
+
+def _clean(name: str) -> int:
+    """Delete one run's folder; the folder must be a run's, and nobody may be at work on it."""
+    folder = artifacts.run_dir(name)
+    known = [line.split()[0] for line in console.run_states()]
+    if not (folder / "settings.json").is_file() and not any((folder / s).is_dir() for s in artifacts.STAGES.values()):
+        raise ConfigError(f"--clean: expected the name of a run, found {name!r}{did_you_mean(name, known)}; see --list")
+    with pipeline.RunLock(folder):
+        freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        shutil.rmtree(folder)
+    print(f"deleted {folder}, {freed / 2**20:.0f} MiB")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"options: {message}; see ./run_all.sh --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="run_all.sh", allow_abbrev=False, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run the six notebooks, from questions to a priced report.",
+    )
+    add = parser.add_argument
+    add("--profile", metavar="NAME", help="smoke, laptop (default), single_gpu or a100_node")
+    add("--run", metavar="NAME", help="folder below outputs/ (default: the profile's name)")
+    add("--seeds", type=_seeds, metavar="0,1,2", help="seeds of the trained policies (default: the profile's)")
+    add("--arms", type=_words, metavar="A,B", help="arms to train and compare (default: the profile's)")
+    stages = parser.add_mutually_exclusive_group()
+    stages.add_argument("--from", dest="from_stage", type=_stage, metavar="03", help="run this stage and later ones anew")
+    stages.add_argument("--only", type=_stage, metavar="04", help="run this stage alone anew")
+    add("--set", dest="overrides", type=_override, action="append", default=[], metavar="STAGE.NAME=VALUE",
+        help="change one parameter, e.g. 03.learning_rate=1.0e-3 (repeatable; names: --list)")
+    add("--questions", type=_path, metavar="DIR", help="your questions: <set>.jsonl with id, question, golden_answers")
+    add("--corpus", type=_path, metavar="FILE", help="your passages: id, title, text per line")
+    add("--dry-run", action="store_true", help="check everything and show what would run")
+    add("--list", action="store_true", help="show profiles, arms, stages with their parameters, and runs")
+    add("--clean", metavar="NAME", help="delete one run's folder")
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    words = _words(text)
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"expected whole numbers separated by commas such as 0,1,2, found {text!r}")
+    return [int(word) for word in words]
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if "" in words or len(set(words)) != len(words):
+        raise argparse.ArgumentTypeError(f"expected values separated by commas, each once, found {text!r}")
+    return words
+
+
+def _stage(text: str) -> str:
+    if text not in artifacts.STAGES:
+        raise argparse.ArgumentTypeError(str(unknown_name("stage", text, tuple(artifacts.STAGES))))
+    return text
+
+
+def _override(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and key):
+        raise argparse.ArgumentTypeError(f"expected STAGE.NAME=VALUE such as 03.learning_rate=1.0e-3, found {text!r}")
+    return key.strip(), value.strip()
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
+@contextlib.contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Treat a polite request to end like Ctrl-C, so that notebooks are ended too."""
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(message: str, code: int) -> int:
+    print(message, file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The notice board of a run: which notebook is at work, since when, and how it ended.
+
+The notebook runner writes it, the command line reads it; small JSON files in ``<run>/logs/``.  A
+process is known by its id and its start time together, since ids are used again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from zerosearch import artifacts, files
+from zerosearch.progress import Heartbeat, read_heartbeat
+
+State = Literal["running", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """One process of this machine.  created: its start, seconds since 1970."""
+
+    pid: int
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One execution of one stage's notebook; arm and seed for stage 03 only."""
+
+    stage: str
+    arm: str | None = None
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Return e.g. ``03_curriculum_rl_zerosearch_seed0``, used in file names."""
+        return "_".join([artifacts.NOTEBOOKS[self.stage], *([self.arm, f"seed{self.seed}"] if self.arm else [])])
+
+    @property
+    def folder(self) -> str:
+        """Return the stage folder below the run's folder, e.g. ``03_rl/zerosearch/seed0``."""
+        return "/".join([artifacts.STAGES[self.stage], *([self.arm, f"seed{self.seed}"] if self.arm else [])])
+
+    @property
+    def manifest(self) -> str:
+        """Return the file that Snakemake waits for, below the run's folder."""
+        return f"{self.folder}/{artifacts.MANIFEST}"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a job stands.  started, ended: seconds since 1970; message: why it failed, for users."""
+
+    state: State
+    process: ProcessId
+    started: float
+    ended: float | None = None
+    message: str = ""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the start to the end, or until now."""
+        return (self.ended if self.ended is not None else time.time()) - self.started
+
+
+class Board:
+    """Statuses, logs and executed notebooks of one run folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def log(self, job: Job) -> Path:
+        """Return the file that receives everything the notebook prints."""
+        return self.folder / "logs" / f"{job.name}.log"
+
+    def notebook(self, job: Job) -> Path:
+        """Return where the executed copy of the notebook goes."""
+        return self.folder / "notebooks" / f"{job.name}.ipynb"
+
+    def status(self, job: Job) -> Status | None:
+        """Return how a job stands, None when it never ran."""
+        return self._read(self._status_file(job))
+
+    def heartbeat(self, job: Job) -> Heartbeat | None:
+        """Return the latest word of a job's notebook."""
+        return read_heartbeat(self.folder / job.folder)
+
+    def started(self, job: Job) -> None:
+        """Note that this process now runs the job."""
+        self._write(job, Status("running", this_process(), time.time()))
+
+    def ended(self, job: Job, state: State, message: str = "") -> None:
+        """Note how the job ended."""
+        before = self.status(job)
+        begun = before.started if before else time.time()
+        self._write(job, Status(state, this_process(), begun, time.time(), message))
+
+    def own(self) -> None:
+        """Note that this process (the command line) works on the run."""
+        files.write_json(self._owner_file, asdict(this_process()))
+
+    def owner(self) -> ProcessId | None:
+        """Return the command that works on the run, as it noted itself."""
+        return ProcessId(**files.read_json(self._owner_file)) if self._owner_file.is_file() else None
+
+    def living(self) -> list[ProcessId]:
+        """Return runners of an earlier command that are still at work."""
+        statuses = (self._read(path) for path in sorted(self.folder.glob("logs/*.json")))
+        return [s.process for s in statuses if s and s.state == "running" and alive(s.process)]
+
+    @property
+    def _owner_file(self) -> Path:
+        return self.folder / "owner.json"
+
+    def _status_file(self, job: Job) -> Path:
+        return self.folder / "logs" / f"{job.name}.json"
+
+    def _write(self, job: Job, status: Status) -> None:
+        files.write_json(self._status_file(job), asdict(status))
+
+    def _read(self, path: Path) -> Status | None:
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = files.read_json(path)
+        return Status(**{**found, "process": ProcessId(**found["process"])})
+
+
+def this_process() -> ProcessId:
+    """Return the identity of the calling process."""
+    return ProcessId(os.getpid(), psutil.Process().create_time())
+
+
+def alive(process: ProcessId | None) -> bool:
+    """Say whether that very process still runs (not a later one with the same id, not a zombie)."""
+    if process is None:
+        return False
+    try:
+        found = psutil.Process(process.pid)
+        return abs(found.create_time() - process.created) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def tree_rss_mib(pid: int) -> float:
+    """Return the resident memory of a process and all its descendants together, MiB."""
+    total = 0
+    try:
+        top = psutil.Process(pid)
+        for process in [top, *top.children(recursive=True)]:
+            total += process.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass  # one of them has just ended; the next measurement is soon
+    return total / 2**20
+
+
+def stop_tree(pid: int, grace_seconds: float = 10.0) -> None:
+    """End a process with all its descendants: politely first, then by force."""
+    try:
+        top = psutil.Process(pid)
+        family = [top, *top.children(recursive=True)]  # parents first: none may mistake the end of a child
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        _signal(process.terminate)
+    _, stubborn = psutil.wait_procs(family, timeout=grace_seconds)
+    for process in stubborn:
+        _signal(process.kill)
+    psutil.wait_procs(stubborn, timeout=5)
+
+
+def _signal(send: Any) -> None:
+    try:
+        send()
+    except psutil.NoSuchProcess:
+        pass

@@ -1,0 +1,204 @@
+"""Runs one notebook with one set of parameters: papermill, with its silent traps closed.
+
+The notebook is inspected first: a parameter it does not have, one it has and nobody set, or one of
+another type stops the run.  The kernel is this very interpreter, whatever kernels the user installed.
+The executed copy, with outputs and the failing cell marked, is kept in every case.  Called by the
+Snakefile as ``python -m zerosearch.notebook_runner``; torch is never imported in this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+from zerosearch import artifacts, files, jobs
+from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
+
+START_TIMEOUT = 120  # seconds that a kernel may take to start on a busy machine
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
+
+
+class NotebookFailed(WorkbookError):
+    """A notebook stopped; the message is its own error, or says in which cell and where to read on."""
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """One execution.  source: the notebook.  executed: where its copy with outputs goes.  log: live text."""
+
+    source: Path
+    executed: Path
+    log: Path
+    parameters: Mapping[str, Any]
+    offline: bool = True
+
+
+def run_notebook(run: NotebookRun) -> None:
+    """Check the parameters and execute the notebook in its own folder.
+
+    Raises ConfigError for parameters that do not fit, NotebookFailed when a cell fails or the kernel
+    dies.  What the notebook prints appears in ``run.log`` at once.
+    """
+    check_parameters(run.source, run.parameters)
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    run.executed.parent.mkdir(parents=True, exist_ok=True)
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline)
+    with own_kernel(environment), run.log.open("a", encoding="utf-8") as log:
+        try:
+            papermill.execute_notebook(
+                run.source, run.executed, dict(run.parameters), kernel_name="python3", progress_bar=False,
+                stdout_file=log, stderr_file=log, cwd=run.source.parent, start_timeout=START_TIMEOUT,
+            )
+        except papermill.PapermillExecutionError as error:
+            log.write(f"{error.traceback}\n")
+            raise NotebookFailed(_cell_message(error, run)) from error
+        except DeadKernelError as error:
+            raise NotebookFailed(
+                f"the Python process of {run.source.name} died, most often because memory ran out; free some memory "
+                f"or set a smaller batch, then run the same command again. What it printed: {run.log}"
+            ) from error
+
+
+def check_parameters(source: Path, given: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless given has exactly the notebook's parameters, each of its type."""
+    declared = inspect_parameters(source)
+    for name in given:
+        if name not in declared:
+            raise unknown_name(f"{source.name}: parameter", name, tuple(declared))
+    unset = [name for name in declared if name not in given]
+    if unset:
+        raise ConfigError(
+            f"{source.name}: expected a value for every parameter, found none for {', '.join(unset)}; add it to "
+            f"lib/zerosearch/stage_parameters.py and to the profiles"
+        )
+    for name, value in given.items():
+        wanted, found = declared[name], type(value).__name__
+        if found != wanted and (wanted, found) != ("float", "int"):
+            raise ConfigError(f"{source.name}: parameter {name}: expected {wanted}, found {found} {value!r}")
+
+
+def inspect_parameters(source: Path) -> dict[str, str]:
+    """Return {name: type name} of the parameters cell; ConfigError when there is none to be found."""
+    if not source.is_file():
+        raise MissingInput(f"expected the notebook {source}, found none; restore it with `git checkout notebooks`")
+    import papermill
+
+    declared = papermill.inspect_notebook(source)
+    if not declared:
+        raise ConfigError(f"{source.name}: expected one cell tagged 'parameters' with `name: type = value` lines")
+    return {name: str(p["inferred_type_name"]) for name, p in declared.items()}
+
+
+def kernel_environment(threads: int, offline: bool) -> dict[str, str]:
+    """Return the environment variables of a notebook's process."""
+    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment |= {
+        "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+    return environment | ({name: "1" for name in OFFLINE} if offline else {})
+
+
+@contextlib.contextmanager
+def own_kernel(environment: Mapping[str, str]) -> Iterator[None]:
+    """Make ``python3`` mean this interpreter, with these variables, for kernels started inside.
+
+    A kernel named python3 in the user's folder may belong to another Python; ``JUPYTER_PATH`` comes
+    before it.  A fresh IPython folder keeps the user's start-up scripts out.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="zerosearch-kernel-") as folder:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec = {"argv": command, "display_name": "Python 3", "language": "python", "metadata": {"debugger": False}}
+        files.write_json(Path(folder) / "kernels" / "python3" / "kernel.json", spec)
+        others = [os.environ["JUPYTER_PATH"]] if os.environ.get("JUPYTER_PATH") else []
+        os.environ |= {**environment, "JUPYTER_PATH": os.pathsep.join([folder, *others]), "IPYTHONDIR": folder}
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage of a run as the Snakefile asks; return 0, or 1 when it failed."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--settings", type=Path, required=True, help="settings.json of the run")
+    parser.add_argument("--stage", required=True, choices=tuple(artifacts.STAGES))
+    parser.add_argument("--arm")
+    parser.add_argument("--seed", type=int)
+    options = parser.parse_args(arguments)
+    settings = files.read_json(options.settings)
+    job = jobs.Job(options.stage, options.arm, options.seed)
+    board = jobs.Board(options.settings.resolve().parent)
+    end_with_parent(board)
+    parameters = dict(settings["stages"][options.stage])
+    if options.arm is not None:
+        parameters |= {"arm": options.arm, "seed": options.seed}
+    source = artifacts.notebook_path(options.stage)
+    run = NotebookRun(source, board.notebook(job), board.log(job), parameters, settings["offline"])
+    return _run_job(run, board, job)
+
+
+def end_with_parent(board: jobs.Board, poll_seconds: float = 1.0) -> None:
+    """End this process, and with it the kernel, soon after the command that started the run is gone.
+
+    A command that is killed cannot stop its children; without this they would work on unseen and
+    meet the next call in the same folder.
+    """
+    owner = board.owner()
+
+    def watch() -> None:
+        while jobs.alive(owner):
+            time.sleep(poll_seconds)
+        os._exit(1)  # the kernel notices that its parent is gone and ends too
+
+    if owner is not None:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_job(run: NotebookRun, board: jobs.Board, job: jobs.Job) -> int:
+    """Run the notebook and keep its state where the command line sees it."""
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    run.log.write_text(f"{json.dumps(dict(run.parameters))}\n", encoding="utf-8")
+    board.started(job)
+    try:
+        run_notebook(run)
+    except WorkbookError as error:
+        board.ended(job, "failed", str(error))
+        print(error, file=sys.stderr)
+        return 1
+    except Exception as error:  # the reader gets one sentence, the log gets the rest
+        with run.log.open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        board.ended(job, "failed", f"{type(error).__name__}: {error}; the traceback stands in {run.log}")
+        return 1
+    board.ended(job, "done")
+    return 0
+
+
+def _cell_message(error: Any, run: NotebookRun) -> str:
+    """Return a user's error as it is, any other with the cell and where its traceback stands."""
+    if str(error.traceback).strip() == f"{error.ename}: {error.evalue}".strip():
+        return str(error.evalue)  # a WorkbookError shows itself without a stack
+    return (
+        f"{run.source.name} stopped in cell [{error.exec_count}]: {error.ename}: {error.evalue}; "
+        f"traceback: {run.log}; the notebook as far as it came: {run.executed}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Calls Snakemake for one run and tells how it goes.
+
+Snakemake decides what is stale; here it is only asked (``plan``) and driven (``execute``), in a
+process of its own, while the notice board in the run folder says which notebook is where.  One
+command works on a run at a time (``RunLock``), so Snakemake's own lock is switched off.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from filelock import FileLock, Timeout
+
+from zerosearch import artifacts, files
+from zerosearch.errors import ConfigError, WorkbookError
+from zerosearch.jobs import Board, Job, alive, stop_tree, tree_rss_mib
+
+RULES = {"00": "micro_world", "01": "collect", "02": "simulator", "03": "train", "04": "evaluate", "05": "cost"}
+NEEDS = {  # stages that must be finished before a stage can run alone
+    "00": (), "01": ("00",), "02": ("00", "01"), "03": ("00", "01", "02"), "04": ("00", "03"), "05": ("04",),
+}
+POLL_SECONDS, MEASURE_EVERY = 0.5, 4  # seconds; polls per measurement of memory
+_OUTPUT, _REASON = re.compile(r"^\s+output: (\S+)", re.M), re.compile(r"^\s+reason: (.+)$", re.M)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stages are asked for.  from_stage: it and all later ones anew.  only: it alone, anew."""
+
+    from_stage: str | None = None
+    only: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job and whether (and why) it will run."""
+
+    job: Job
+    reason: str | None  # None: it is up to date
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of Snakemake ended.  peak_rss_mib: of all its processes together, sampled."""
+
+    exit_code: int
+    peak_rss_mib: float
+
+
+def all_jobs(settings: Mapping[str, Any]) -> list[Job]:
+    """Return the jobs of a whole run in order; stage 03 once per arm and seed."""
+    jobs = []
+    for stage in artifacts.STAGES:
+        if stage in artifacts.PER_ARM:
+            jobs += [Job(stage, arm, seed) for arm in settings["arms"] for seed in settings["seeds"]]
+        else:
+            jobs.append(Job(stage))
+    return jobs
+
+
+def plan(folder: Path, settings_file: Path, selection: Selection) -> list[Planned]:
+    """Return all jobs that the selection is about and what Snakemake would do with them.
+
+    folder: the run's folder (made when absent).  Raises WorkbookError when Snakemake cannot plan.
+    """
+    settings = files.read_json(settings_file)
+    jobs = [job for job in all_jobs(settings) if selection.only in (None, job.stage)]
+    command = snakemake_command(folder, settings_file, selection, settings)
+    done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise WorkbookError(f"Snakemake could not plan the run:\n{_indented(done.stdout + done.stderr)}")
+    reasons = {}
+    for block in re.split(r"^(?:local)?rule ", done.stdout, flags=re.M)[1:]:
+        output, reason = _OUTPUT.search(block), _REASON.search(block)
+        if output:
+            reasons[output[1]] = _plain_reason(reason[1] if reason else "")
+    return [Planned(job, reasons.get(job.manifest)) for job in jobs]
+
+
+def execute(
+    folder: Path, settings_file: Path, selection: Selection, watch: Callable[[Board], None]
+) -> Outcome:
+    """Run what is stale.
+
+    watch: called about twice a second with the notice board.  Its own output goes to
+    ``logs/snakemake.log``.  When this process is interrupted, everything it started is ended.
+    """
+    settings = files.read_json(settings_file)
+    board, log_file = Board(folder), folder / "logs" / "snakemake.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    board.own()
+    command, peak, ticks = snakemake_command(folder, settings_file, selection, settings), 0.0, 0
+    with log_file.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while process.poll() is None:
+                watch(board)
+                peak = max(peak, tree_rss_mib(process.pid)) if ticks % MEASURE_EVERY == 0 else peak
+                ticks += 1
+                time.sleep(POLL_SECONDS)
+        finally:
+            stop_tree(process.pid)
+    watch(board)
+    return Outcome(process.returncode, peak)
+
+
+def missing_inputs(folder: Path, settings: Mapping[str, Any], selection: Selection) -> list[str]:
+    """Return the manifests that ``--only`` needs and that are not there, below the run's folder."""
+    if selection.only is None:
+        return []
+    earlier = [job for job in all_jobs(settings) if job.stage in NEEDS[selection.only]]
+    if selection.only == "03" and "simulator" not in settings["retrievers"].values():
+        earlier = [job for job in earlier if job.stage != "02"]
+    return [job.manifest for job in earlier if not (folder / job.manifest).is_file()]
+
+
+def snakemake_command(
+    folder: Path, settings_file: Path, selection: Selection, settings: Mapping[str, Any]
+) -> list[str]:
+    """Return the command line: a finished stage is told by its manifest, parameters and inputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(artifacts.REPO / "Snakefile"),
+        "--directory", str(folder), "--configfile", str(settings_file), "--cores", str(settings["cores"]),
+        "--rerun-triggers", "mtime", "params", "input", "--rerun-incomplete", "--nolock",
+        "--scheduler", "greedy", "--nocolor",
+    ]
+    if selection.only:
+        targets = [job.manifest for job in all_jobs(settings) if job.stage == selection.only]
+        return [*command, "--force", "--allowed-rules", RULES[selection.only], "--", *targets]
+    if selection.from_stage:
+        command += ["--forcerun", *(RULES[stage] for stage in RULES if stage >= selection.from_stage)]
+    return command
+
+
+class RunLock:
+    """Held while a command works on a run; the system frees it when the process ends, however it ends."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._lock = folder, FileLock(folder / ".run.lock")
+
+    def __enter__(self) -> RunLock:
+        """Take the lock, and end runners that a killed command left behind."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            owner = Board(self.folder).owner()
+            who = f" (process {owner.pid})" if alive(owner) else ""
+            raise ConfigError(
+                f"run {self.folder.name!r}: expected to have it to itself, found another command at work on it{who}; "
+                f"wait for it, or choose another name with `--run NAME`"
+            ) from None
+        board = Board(self.folder)
+        for _ in range(20):  # they end by themselves within seconds, see notebook_runner.end_with_parent
+            if not board.living():
+                break
+            time.sleep(0.25)
+        for process in board.living():
+            stop_tree(process.pid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _plain_reason(reason: str) -> str:
+    """Return Snakemake's reason in our words."""
+    for theirs, ours in (
+        ("Forced", "asked for"), ("Missing output", "not there yet"), ("Params have changed", "parameters changed"),
+        ("Code has changed", "code changed"), ("Input files updated", "an earlier stage runs again"),
+        ("Set of input files", "other inputs"), ("Updated input", "an input is newer"), ("Incomplete", "was cut off"),
+    ):
+        if theirs in reason:
+            return ours
+    return reason[:60]
+
+
+def last_words(log: Path) -> str:
+    """Return the end of a log, indented."""
+    return _indented(log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _indented(text: str, lines: int = 15) -> str:
+    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-lines:])

@@ -1,0 +1,416 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Evaluation: does a policy that practised with a simulator answer questions with a real engine?
+#
+# | | |
+# |---|---|
+# | reads | `questions.jsonl`, `corpus.jsonl` (00), one `policy/` per arm and seed (03), the base policy |
+# | writes | `predictions.parquet`, `scores.parquet`, `scores.csv`, `comparisons.csv`, `retrieval.csv`, figures |
+# | time and memory | `smoke`: under a minute, 1 GB · `laptop`: a few minutes, 1.5 GB |
+
+# %% [markdown]
+# ## What you will see
+#
+# 1. Reading is not enough, searching once is not enough: where questions have several hops, the policies
+#    that learned to search stand apart (figure *scores by set*).
+# 2. Whether practice with a simulator is as good as practice with the real engine is decided by a
+#    paired interval, not by two bars of different height (table *comparisons*).
+# 3. Trained policies search as often as a question needs, untrained ones hardly at all (figure *searches*).
+
+# %% tags=["parameters"]
+run: str = "notebook"  # name of the run: files go to outputs/<run>
+profile: str = "smoke"  # which profile set these values
+seed: int = 0  # seed of the run
+threads: int = 1  # CPU threads of this notebook
+arms: str = "zerosearch"  # trained arms, separated by commas
+seeds: str = "0"  # their seeds, separated by commas
+methods: str = "direct,cot,rag,search,forced"  # untrained methods, separated by commas
+questions_per_set: int = 0  # questions per set, 0 for all (paper: 500, Bamboogle 125)
+passages_per_query: int = 5  # passages per search (paper: 5)
+max_searches: int = 4  # searches per trajectory
+max_turn_tokens: int = 48  # tokens per policy message (paper: 500)
+max_observation_tokens: int = 160  # tokens of retrieved text per turn
+temperature: float = 0.0  # 0 is greedy
+batch_size: int = 256  # trajectories generated at a time
+policy_model: str = "micro/policy"  # the untrained policy
+n_bootstrap: int = 1000  # resamples of each interval
+
+# %%
+import evaluate
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+from zerosearch import artifacts, display as views, figures, published
+from zerosearch.evaluation import QA_METRIC, methods as ways, runner, statistics
+from zerosearch.microworld import models
+from zerosearch.prompts import Prompts
+from zerosearch.questions import read_corpus, read_questions
+from zerosearch.retrievers.bm25 import BM25Retriever
+from zerosearch.rollout import RolloutSettings
+
+torch.set_num_threads(threads)
+
+# %% [markdown]
+# The stage folder is `outputs/<run>/04_evaluate`. What is read from other stages is hashed into its manifest.
+
+# %%
+names = [name.strip() for name in methods.split(",")]
+trained = [(arm.strip(), int(k)) for arm in arms.split(",") for k in seeds.split(",")]
+parameters = {
+    "profile": profile, "seed": seed, "threads": threads, "arms": arms, "seeds": seeds, "methods": methods,
+    "questions_per_set": questions_per_set, "passages_per_query": passages_per_query,
+    "max_searches": max_searches, "max_turn_tokens": max_turn_tokens,
+    "max_observation_tokens": max_observation_tokens, "temperature": temperature,
+    "batch_size": batch_size, "policy_model": policy_model, "n_bootstrap": n_bootstrap,
+}
+stage = artifacts.open_stage(run, "04", parameters)
+print("methods:", ", ".join(names), "| trained:", ", ".join(f"{arm}/seed{k}" for arm, k in trained))
+
+# %% [markdown]
+# ## Three metrics, one prediction
+#
+# An answer is judged by three questions, always about the *same* prediction and after the same
+# normalisation (lower case, no punctuation, no articles):
+#
+# - **EM**: is it equal to a golden answer?
+# - **cover EM**: does it contain a golden answer, as whole words?
+# - **F1**: how many words do they share?
+#
+# They live in one local module of the `evaluate` library, which works without a network. Before
+# running, fill in the table in your head: which predictions score 1 under which metric?
+
+# %%
+metric = evaluate.load(str(QA_METRIC), keep_in_memory=True)
+toy = pd.DataFrame(
+    [("paris.", ["Paris"]), ("It is Paris", ["Paris"]), ("Rota", ["Nino Rota"]), ("1935", ["35"]),
+     ("", ["Paris"]), ("", ["---"])],
+    columns=["prediction", "golden"],
+)
+toy_scores = metric.compute(
+    predictions=list(toy["prediction"]), references=list(toy["golden"]), per_question=True
+)
+display(views.table(toy.assign(**toy_scores), digits=2))
+
+# %% [markdown]
+# `It is Paris` is no exact match, though a reader would accept it; cover EM accepts it; F1 lies between.
+# `1935` does not contain the *word* `35`. And the golden answer `---` has no words at all: after
+# normalisation it is empty, and a scorer that compares strings would call an empty prediction correct.
+# Here it matches nothing.
+#
+# The published code calls a containment test "EM". With three columns there is nothing to confuse.
+#
+# ## Who counts as the author of an answer?
+#
+# Only tokens that the policy wrote are searched for an answer. Tags in a question, in a prompt's example
+# or in a passage are no answers. A trajectory without an answer scores 0, as in the fifth row: it is
+# never left out.
+#
+# ## The questions, each exactly once
+#
+# Evaluation questions were never trained on. All of them are scored, or a seeded draw of
+# `questions_per_set`; no batch is dropped at the end. (In the published results Bamboogle has 125
+# questions in some rows and 72 in others: 3,125 questions in batches of 64 lost the last 53.)
+
+# %%
+questions = runner.pick(read_questions(stage.require("00", "questions.jsonl")), questions_per_set, seed)
+corpus_file = stage.require("00", "corpus.jsonl")
+display(pd.Series([q.dataset for q in questions]).value_counts(sort=False).rename("questions").to_frame().T)
+print(f"{len(questions)} questions to be scored once per method and seed")
+
+# %% [markdown]
+# ## The real engine
+#
+# Whatever a policy practised with, here everyone searches the same index: BM25 over the whole corpus.
+# No simulator takes part in evaluation, and no noise.
+
+# %%
+engine = BM25Retriever(read_corpus(corpus_file), passages_per_query)
+settings = RolloutSettings(
+    max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
+    max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
+)
+
+# %% [markdown]
+# ## Seven ways to answer
+#
+# | method | policy | what it is shown |
+# |---|---|---|
+# | `direct` | untrained | the question; answers at once |
+# | `cot` | untrained | the question; thinks first |
+# | `rag` | untrained | the question and the passages found for it |
+# | `search` | untrained | the question; it may search |
+# | `forced` | untrained | the same, and its first message is made to begin as a search does |
+# | `search-r1` | trained on the real engine | as `search` |
+# | `zerosearch` | trained on the simulator | as `search` |
+#
+# The row `forced` matters most: if forcing the untrained policy to search gave the same score, training
+# would only have brought out what was there. One question, as each method shows it to the policy:
+
+# %%
+_, tokenizer = models.load(policy_model)
+prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+bench = ways.make_bench(
+    policy_model, policy_model, engine, settings, passages_per_query, corpus_file, batch_size
+)
+for method in ways.make_methods([n for n in names if n != "rag"], bench, {}, seed):
+    request = method.requests(questions[:1], prompts)[0]
+    shown = request.prompt or prompts.policy_prompt(questions[0].question)
+    print(f"{method.name:>7} | {shown.strip()} | {request.forced_prefix or ''}")
+
+# %% [markdown]
+# The trained policies come from notebook 03, one per arm and training seed. They are loaded one after
+# the other, so that only the policy at work is in memory.
+
+# %%
+benches = {
+    (arm, k): ways.make_bench(
+        f"{arm}/seed{k}", stage.require("03", "policy", arm, k), engine, settings, passages_per_query,
+        corpus_file, batch_size,
+    )
+    for arm, k in trained
+}
+everyone = ways.make_methods(names, bench, benches, seed)
+
+# %% [markdown]
+# ## Answering
+#
+# Greedy decoding unless the parameter says otherwise. The settings stand in every row of the result. A
+# finished method is kept on disk, so a run that was cut off goes on with the next one.
+
+# %%
+parts = stage.path("checkpoints")
+predictions = runner.evaluate_all(
+    everyone, questions, parts, batch_size, stage.ledger,
+    lambda label, done, total: stage.progress(done, total, label),
+)
+stage.write_table(predictions, "predictions.parquet")
+runner.remove_parts(parts)
+shown = ["method", "seed", "policy", "temperature", "max_searches", "passages_per_query"]
+display(views.table(predictions[shown].drop_duplicates(), "Decoding settings, as stored in the rows"))
+
+# %% [markdown]
+# The counts, asserted by the runner and shown here: every cell of a column must be the same.
+
+# %%
+counts = runner.count_table(predictions)
+display(views.table(counts.reset_index(), "Questions scored"))
+assert counts.nunique().eq(1).all(), "expected the same questions for every method, found other counts"
+
+# %% [markdown]
+# ### Read before you count
+#
+# One question with several hops, as the last policy of the list answered it. Where does each query come
+# from, and does the answer stand in a passage?
+
+# %%
+several = predictions[predictions["dataset"].isin(["musique", "2wikimultihopqa", "hotpotqa"])]
+example = (several if len(several) else predictions).sort_values(["n_searches", "em"], kind="stable").iloc[-1]
+outcome = f"{example['method']}: {example['prediction']!r}, golden {list(example['golden_answers'])}"
+display(views.transcript(example["transcript"], example["question"], outcome))
+
+# %% [markdown]
+# ### How trajectories end
+#
+# `answer` is the only end that can score. `no_action`: it stopped without one. `length`: out of tokens.
+# `max_searches`: it asked for one search too many. A `retriever_error` would be ours, not the policy's.
+
+# %%
+each = [predictions["method"], predictions["seed"]]
+ends = pd.crosstab(each, predictions["stop_reason"], normalize="index")
+display(views.table(ends.loc[list(counts.index)].reset_index(), "Share of trajectories"))
+
+# %% [markdown]
+# ## Scores with error bars
+#
+# A score is the mean over questions. Other questions of the same kind would have given another one: the
+# bootstrap draws the questions again and again with replacement and reports the middle 95 % of the means.
+# How wide will that be for 150 questions and a true score of 0.5?
+
+# %%
+coins = pd.DataFrame({"question_id": range(150), "em": np.arange(150) % 2.0})
+coins = coins.assign(method="coin", arm="", seed=0, dataset="toy", cover_em=coins["em"], f1=coins["em"])
+coin_scores = statistics.score_table(coins, n_bootstrap, seed)
+display(views.table(coin_scores.query("dataset == 'toy' and metric == 'em'")))
+
+# %% [markdown]
+# About 0.08 to either side. Two methods on one set with 150 questions can differ by 0.05 and be equally
+# good. That is why there are seven sets, an average, and *paired* differences further down.
+#
+# Two limits of such an interval: where no question at all was answered it has no width (for 0 of *n* the
+# truth may still be as high as 3/*n*), and it knows nothing about other training seeds.
+
+# %%
+scores = statistics.score_table(predictions, n_bootstrap, seed)
+stage.write_table(scores, "scores.parquet")
+stage.write_table(scores, "scores.csv")
+display(views.table(views.scores_wide(scores), "EM with 95 % intervals"))
+
+# %% [markdown]
+# The average is the unweighted mean of the sets, as in the paper; its interval resamples each set
+# separately. Before looking at the figure: on which sets should `rag` come close to the trained policies?
+
+# %%
+figure = figures.scores_by_dataset(scores)
+figures.save(figure, stage.figures / "scores_by_dataset.png")
+figure
+
+# %% [markdown]
+# `rag` makes one search with the question itself. Where a question needs one fact that is a fair deal;
+# where the second query depends on what the first brought up, it cannot work.
+#
+# ### EM, cover EM and F1 side by side
+#
+# The same predictions, three columns, through the metric module. If cover EM stood far above EM, the
+# policy would be paid by it for wrapping or listing answers; a reward made of it invites exactly that.
+
+# %%
+side_by_side = {
+    run_name: metric.compute(
+        predictions=list(part["prediction"].fillna("")), references=[list(g) for g in part["golden_answers"]]
+    )
+    for run_name, part in predictions.groupby(["method", "seed"], sort=False)
+}
+columns = pd.DataFrame(side_by_side).T
+by_row = predictions.groupby(["method", "seed"], sort=False)[list(statistics.METRICS)].mean()
+assert np.allclose(columns.to_numpy(), by_row.to_numpy()), "expected the module and the rows to agree"
+display(views.table(columns.rename_axis(["method", "seed"]).reset_index()))
+
+# %% [markdown]
+# (Means over all questions here, not over sets, so the numbers differ a little from the table above.)
+#
+# ## Comparisons: who wins, and may we say so?
+#
+# Both methods answered the same questions, so we resample the *difference* per question. A winner is
+# named only where the interval excludes 0; everywhere else the honest word is "undecided". A method with
+# several training seeds counts with its mean over seeds per question; the spread over seeds is another
+# kind of uncertainty and stands in the second table.
+
+# %%
+pairs = statistics.arms_against_the_rest(predictions)
+comparisons = statistics.comparison_table(predictions, pairs, n_bootstrap, seed)
+stage.write_table(comparisons, "comparisons.csv")
+average = comparisons.query("dataset == 'average' and metric == 'em'").drop(columns=["dataset", "metric"])
+display(views.table(average.replace({"winner": {"": "undecided"}}), "Paired differences of average EM"))
+spread = statistics.seed_spread(scores).query("dataset == 'average' and metric == 'em'")
+display(views.table(spread.drop(columns=["dataset", "metric"]), "Spread of average EM over training seeds"))
+
+# %% [markdown]
+# ## How often do they search?
+#
+# A question with one hop needs one search, one with three hops at least three. Nothing in the reward
+# says so.
+
+# %%
+searched = predictions.groupby("method", sort=False)["n_searches"].mean()
+figure = figures.searches_histogram(predictions) if searched.sum() else None  # no search at all
+if figure is not None:
+    figures.save(figure, stage.figures / "searches.png")
+figure
+
+# %% [markdown]
+# ### What the searches brought up
+#
+# `recall`: share of questions whose golden answer stands in a retrieved passage. `shown`: still there
+# after the cut to the token budget. `unsupported`: share of given answers that stand in no passage, that
+# is, guesses (or answers such as *yes*, which no passage has to contain).
+
+# %%
+retrieval = runner.retrieval_table(predictions)
+stage.write_table(retrieval, "retrieval.csv")
+for column in ("recall", "shown", "unsupported"):
+    wide = retrieval.pivot(index="method", columns="dataset", values=column).loc[retrieval["method"].unique()]
+    display(views.table(wide.reset_index(), column, digits=2))
+
+# %% [markdown]
+# A right answer needs a retrieved fact first: no method can have a higher EM than recall on questions
+# that cannot be guessed. Where a trained policy scores below its recall, the fact was on the table and
+# was not used.
+#
+# ## The published table, beside ours
+#
+# **Published, not measured here**: printed numbers for language models of three to seven thousand million
+# parameters with Google. Ours: a policy a few thousand times smaller in an invented world. Only the
+# *order* of the rows can be compared, never the height.
+
+# %%
+theirs = published.main_results().query("policy == 'Qwen2.5-3B'")
+theirs = theirs.pivot_table(index="method", columns="dataset", values="value", sort=False).reset_index()
+display(views.table(theirs, f"PUBLISHED, not measured here: EM as printed, Qwen2.5-3B. {published.CITATION}"))
+ours = f"OURS, measured in run {run!r} with {engine.name}: EM, 95 % intervals"
+display(views.table(views.scores_wide(scores), ours))
+
+# %%
+figure = figures.published_beside_ours(scores, published.main_results())
+figures.save(figure, stage.figures / "published_beside_ours.png")
+figure
+
+# %% [markdown]
+# In the published table ZeroSearch leads Search-R1 by 1.7 points of EM on average. With 500 questions per
+# set an interval of about 2.5 points goes with such a difference: it is inside the noise of one run.
+#
+# ## Results
+
+# %%
+best = scores.query("dataset == 'average' and metric == 'em'").groupby("method", sort=False)["value"].mean()
+stage.finish(
+    n_questions=len(questions), n_predictions=len(predictions), average_em=best.round(4).to_dict(),
+    retriever_errors=int((predictions["stop_reason"] == "retriever_error").sum()),
+)
+print("written to", stage.dir)
+
+# %% [markdown]
+# ## Summary
+#
+# The claims again, with the numbers of this run:
+
+# %%
+untrained = best[[name for name in best.index if name in names]]
+decided = average[average["winner"] != ""]
+display(Markdown(
+    f"1. Best untrained method: `{untrained.idxmax()}` with average EM {untrained.max():.3f}; trained: "
+    + ", ".join(f"`{arm}` {best[arm]:.3f}" for arm in dict.fromkeys(arm for arm, _ in trained))
+    + f".\n2. {len(decided)} of {len(average)} comparisons of the average are decided.\n"
+    + f"3. Searches per question: {', '.join(f'`{name}` {mean:.2f}' for name, mean in searched.items())}."
+))
+
+# %% [markdown]
+# - Surprise: a difference of 0.05 on one set of 150 questions is undecided; the same difference over seven
+#   sets, paired by question, usually is not.
+# - Limit: intervals cover the choice of questions, not the choice of training seed. Run several seeds.
+# - Next: `05_cost_comparison` reads the ledgers of all stages, this one included, and asks what each of
+#   these numbers cost.
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Cover EM as a reward can be cheated. Write one prediction for the golden answer *Paris* that has
+# cover EM 1, EM 0 and an F1 below 0.2. (5 minutes)
+
+# %% tags=["exercise"]
+from solutions import check_04_1, check_04_2
+
+my_prediction = None  # a string
+check_04_1(my_prediction)
+
+# %% [markdown]
+# **2.** On 150 questions method A answers 30 that B misses, B answers 25 that A misses, the rest is equal:
+# a difference of 0.033. About how many questions of this kind are needed until the 95 % interval of the
+# paired difference excludes 0? Hint: half its width is 1.96 standard deviations of the difference per
+# question, divided by the root of the number of questions. (10 minutes)
+
+# %% tags=["exercise"]
+my_number_of_questions = None  # a whole number
+check_04_2(my_number_of_questions)
