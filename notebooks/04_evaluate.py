@@ -16,7 +16,7 @@
 # | | |
 # |---|---|
 # | reads | `questions.jsonl`, `corpus.jsonl` (00), one `policy/` per arm and seed (03), the base policy |
-# | writes | `predictions.parquet`, `scores.parquet`, `scores.csv`, `comparisons.csv`, `retrieval.csv`, figures |
+# | writes | `predictions.parquet`, `scores.parquet`, `scores.csv`, `comparisons.csv`, `retrieval.csv` |
 # | time and memory | `smoke`: under a minute, 1 GB · `laptop`: a few minutes, 1.5 GB |
 
 # %% [markdown]
@@ -47,6 +47,8 @@ policy_model: str = "micro/policy"  # the untrained policy
 n_bootstrap: int = 1000  # resamples of each interval
 
 # %%
+from dataclasses import fields
+
 import evaluate
 import numpy as np
 import pandas as pd
@@ -57,9 +59,10 @@ from zerosearch import artifacts, display as views, figures, published
 from zerosearch.evaluation import QA_METRIC, methods as ways, runner, statistics
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
-from zerosearch.questions import read_corpus, read_questions
+from zerosearch.questions import load_corpus, read_questions
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.rollout import RolloutSettings
+from zerosearch.stage_parameters import Stage04
 
 torch.set_num_threads(threads)
 
@@ -68,14 +71,8 @@ torch.set_num_threads(threads)
 
 # %%
 names = [name.strip() for name in methods.split(",")]
-trained = [(arm.strip(), int(k)) for arm in arms.split(",") for k in seeds.split(",")]
-parameters = {
-    "profile": profile, "seed": seed, "threads": threads, "arms": arms, "seeds": seeds, "methods": methods,
-    "questions_per_set": questions_per_set, "passages_per_query": passages_per_query,
-    "max_searches": max_searches, "max_turn_tokens": max_turn_tokens,
-    "max_observation_tokens": max_observation_tokens, "temperature": temperature,
-    "batch_size": batch_size, "policy_model": policy_model, "n_bootstrap": n_bootstrap,
-}
+trained = [(arm.strip(), int(k)) for arm in arms.split(",") for k in str(seeds).split(",")]
+parameters = {field.name: globals()[field.name] for field in fields(Stage04)}
 stage = artifacts.open_stage(run, "04", parameters)
 print("methods:", ", ".join(names), "| trained:", ", ".join(f"{arm}/seed{k}" for arm, k in trained))
 
@@ -137,7 +134,7 @@ print(f"{len(questions)} questions to be scored once per method and seed")
 # No simulator takes part in evaluation, and no noise.
 
 # %%
-engine = BM25Retriever(read_corpus(corpus_file), passages_per_query)
+engine = BM25Retriever(load_corpus(corpus_file), passages_per_query)
 settings = RolloutSettings(
     max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
@@ -162,9 +159,7 @@ settings = RolloutSettings(
 # %%
 _, tokenizer = models.load(policy_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-bench = ways.make_bench(
-    policy_model, policy_model, engine, settings, passages_per_query, corpus_file, batch_size
-)
+bench = ways.make_bench(policy_model, policy_model, engine, settings, passages_per_query, batch_size)
 for method in ways.make_methods([n for n in names if n != "rag"], bench, {}, seed):
     request = method.requests(questions[:1], prompts)[0]
     shown = request.prompt or prompts.policy_prompt(questions[0].question)
@@ -178,7 +173,7 @@ for method in ways.make_methods([n for n in names if n != "rag"], bench, {}, see
 benches = {
     (arm, k): ways.make_bench(
         f"{arm}/seed{k}", stage.require("03", "policy", arm, k), engine, settings, passages_per_query,
-        corpus_file, batch_size,
+        batch_size,
     )
     for arm, k in trained
 }
@@ -331,7 +326,8 @@ figure
 retrieval = runner.retrieval_table(predictions)
 stage.write_table(retrieval, "retrieval.csv")
 for column in ("recall", "shown", "unsupported"):
-    wide = retrieval.pivot(index="method", columns="dataset", values=column).loc[retrieval["method"].unique()]
+    wide = retrieval.pivot(index="method", columns="dataset", values=column)
+    wide = wide.loc[retrieval["method"].unique(), retrieval["dataset"].unique()]
     display(views.table(wide.reset_index(), column, digits=2))
 
 # %% [markdown]

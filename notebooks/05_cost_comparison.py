@@ -15,15 +15,15 @@
 #
 # | | |
 # |---|---|
-# | reads | the ledgers of all stages, `metrics.jsonl` of stage 03, `scores.parquet` of stage 04, `data/prices.yaml` |
+# | reads | all ledgers, `metrics.jsonl` of stage 03, `scores.parquet` of stage 04, `data/prices.yaml` |
 # | writes | `costs.parquet`, `options.csv`, six figures, and `report.html` of the whole run |
 # | time and memory | every profile: about 10 s, 0.4 GB |
 
 # %% [markdown]
 # ## What you will see
 #
-# 1. The published bill, $586.7 for Google against $70.8 for a simulator, follows from five counts and two
-#    prices (figure *published bill*), and from what the table leaves out (figure *full bill*).
+# 1. The published bill, 586.7 dollars for Google against 70.8 for a simulator, follows from five counts
+#    and two prices (figure *published bill*), and from what the table leaves out (figure *full bill*).
 # 2. This run's bill, from what its stages wrote down while they worked (figure *this run*).
 # 3. The number of searches from which a simulator is cheaper (figures *break-even*), and how much that
 #    number depends on the shop where searches are bought.
@@ -47,7 +47,7 @@ from zerosearch.prices import PriceBook, Rates
 from zerosearch.training.arms import get_arm
 
 trained = [(arm.strip(), int(k)) for arm in arms.split(",") for k in seeds.split(",")]
-parameters = {"run": run, "profile": profile, "seed": seed, "threads": threads, "arms": arms, "seeds": seeds,
+parameters = {"profile": profile, "seed": seed, "threads": threads, "arms": arms, "seeds": seeds,
               "price_book": price_book}
 stage = artifacts.open_stage(run, "05", parameters)
 
@@ -79,7 +79,7 @@ for n_gpus in (1, 2, 4):
     print(f"{n_gpus} x A100  {n_gpus} x 12 x 1.475      = {n_gpus * 12 * 1.475:6.2f}")
 
 # %% [markdown]
-# $586.67: the paper prints one decimal. The library does the same from the price book, and keeps each
+# 586.67: the paper prints one decimal. The library does the same from the price book, and keeps each
 # row's formula.
 
 # %%
@@ -94,8 +94,8 @@ assert (bill["rebuilt_usd"] == bill["published_usd"]).all() or price_book != "da
 print(f"SFT-14B saves {saved['SFT-14B']:.1%} of the Google bill, SFT-3B {saved['SFT-3B']:.1%}")
 
 # %%
-figure = figures.cost_bars(published_costs.as_options(bill), title=f"As published: the 14B simulator costs "
-                           f"{bill.total_usd.iloc[-1]:.1f} dollars and saves {saved['SFT-14B']:.1%}")
+finding = f"As published, the 14B simulator saves {saved['SFT-14B']:.1%} of the Google bill"
+figure = figures.cost_bars(published_costs.as_options(bill), finding)
 figures.save(figure, stage.figures / "published_bill.png")
 figure
 
@@ -126,11 +126,12 @@ table(searches, "searches per trajectory: mean, first and last fifth of the step
 
 # %%
 full = published_costs.full_costs(book, rates=rates)
-table(full, formats={"usd": "${:,.2f}"})
+table(full, "dollars", digits=2)
 
 # %%
 less = costs.saved_share(full, costs.GOOGLE, "SFT-14B")
-figure = figures.cost_bars(full, title=f"With two searches and everything counted, the 14B simulator saves {less:.0%}")
+finding = f"With two searches and the rest counted, the 14B simulator saves {less:.0%}"
+figure = figures.cost_bars(full, finding)
 figures.save(figure, stage.figures / "full_bill.png")
 figure
 
@@ -140,8 +141,8 @@ figure
 
 # %%
 shops = book.table().query("unit == 'USD/search'").assign(usd=lambda shop: shop["each"] * queries)
-table(shops[["key", "date", "each", "usd"]].sort_values("usd"), "64,000 searches", digits=4,
-      formats={"usd": "${:,.2f}"})
+shown = shops[["key", "date", "each", "usd"]].sort_values("usd")
+table(shown, f"dollars for {queries:,} searches", digits=4)
 
 # %% [markdown]
 # At the cheapest shop the searches cost *less* than four rented A100s. The published saving is a statement
@@ -195,13 +196,12 @@ for arm, p in sizes.items():
 
 # %%
 by_stage = spent.groupby(["stage", "arm"], dropna=False)[["usd", "kwh"]].sum().reset_index()
-table(by_stage, "dollars and energy by stage", digits=5, formats={"usd": "${:.4f}"})
+table(by_stage, "dollars and kilowatt-hours by stage", digits=5)
 
 # %%
 labels = {arm: get_arm(arm).label for arm, _ in trained}
 options = costs.run_options(spent, asked, labels)
-figure = figures.cost_bars(options, title="" if len(labels) > 1 else
-                           f"Training this run cost {figures.usd(options['usd'].sum())}, simulator included")
+figure = figures.cost_bars(options)
 figures.save(figure, stage.figures / "this_run.png")
 figure
 
@@ -215,8 +215,8 @@ figure
 paid_arm = next((arm for arm in labels if get_arm(arm).retriever != "simulator"), next(iter(labels)))
 options = pd.concat([options, costs.paid_option(spent, asked, paid_arm, book, rates)], ignore_index=True)
 stage.write_table(options, "options.csv")
-table(options.groupby("option", sort=False)["usd"].sum().reset_index(), f"searches of {labels[paid_arm]} at "
-      f"{rates.search}", formats={"usd": "${:,.4f}"})
+bills = options.groupby("option", sort=False)["usd"].sum().reset_index()
+table(bills, f"dollars; paid: the searches of {labels[paid_arm]} at {rates.search}", digits=4)
 
 # %% [markdown]
 # ## Break-even
@@ -277,14 +277,14 @@ print("the whole run in one page:", report.write(run))
 # The claims again, with the numbers of this run:
 
 # %%
-means = searches.groupby("arm")["searches"].mean()
+spent_on = ", ".join(f"{name} {usd:.4g}" for name, usd in totals.items())
+means = ", ".join(f"{mean:.2f} ({arm})" for arm, mean in searches.groupby("arm")["searches"].mean().items())
+points = ", ".join(f"{row.option} {row.break_even:,.0f}" for row in lines.iloc[1:].itertuples())
 display(Markdown(
     f"1. Published saving {saved['SFT-14B']:.1%}; with two searches and everything counted {less:.0%}.\n"
-    f"2. This run: {', '.join(f'{name} {figures.usd(usd)}' for name, usd in totals.items())}; "
-    f"{', '.join(f'{mean:.2f} searches per trajectory ({arm})' for arm, mean in means.items())}.\n"
-    f"3. Break-even of the published simulators: "
-    f"{', '.join(f'{row.option} {row.break_even:,.0f}' for row in lines.iloc[1:].itertuples())} queries."
-).data.replace("$", r"\$").join(["", ""]) if False else Markdown(""))
+    f"2. This run in dollars: {spent_on}. Searches per trajectory: {means}.\n"
+    f"3. Break-even in queries: {points}; the published run made {queries:,}."
+))
 
 # %% [markdown]
 # - Surprise: one reseller asks nine times less for the same searches, and then the 14B simulator saves

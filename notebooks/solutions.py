@@ -181,3 +181,39 @@ def check_04_2(n_questions: int | None) -> None:
 def solution_04_2() -> int:
     """1.96 squared times the variance (0.366) over the squared difference (0.0333 squared)."""
     return 1264
+
+
+# -- 05 costs -------------------------------------------------------------------------------------
+
+
+def check_05_1(n_queries: float | None) -> None:
+    """Check the break-even of SFT-14B (70.80 dollars) at one dollar for a thousand searches."""
+    if n_queries is None:
+        print("05.1: not tried yet")
+        return
+    print(f"05.1: {n_queries:,.0f} searches cost {n_queries / 1000:,.2f} dollars, the simulator 70.80")
+    assert abs(n_queries - 7_724) > 100, "that is SerpAPI's price; at one dollar a thousand a search costs 0.001"
+    assert abs(n_queries - 70_800) < 100, "the two bills differ; solve 0.001 x queries = 70.80"
+    print("05.1: right, more than the 64,000 of the published run: at that price the simulator saved nothing")
+
+
+def solution_05_1() -> float:
+    """Fixed cost over the price of a search: 70.80 / 0.001."""
+    return 70_800.0
+
+
+def check_05_2(bill: float | None) -> None:
+    """Check the bill for 128,000 searches when plans of 30,000 for 275 dollars are sold whole."""
+    if bill is None:
+        print("05.2: not tried yet")
+        return
+    print(f"05.2: {bill:,.2f} dollars are {bill / 275:.2f} plans")
+    assert abs(bill - 825) > 1, "that pays one search a trajectory, 64,000; the question has two"
+    assert abs(bill - 1173.33) > 1, "that is the price in proportion; the fifth plan has to be bought whole"
+    assert abs(bill - 1375) < 1, "128,000 searches / 30,000 = 4.27 plans; round up, times 275"
+    print("05.2: right. The published bill is a lower bound twice over: one search each, and plans in proportion")
+
+
+def solution_05_2() -> float:
+    """Five plans at 275 dollars."""
+    return 1375.0

@@ -7,7 +7,7 @@ import pandas as pd
 from zerosearch import artifacts, figures
 from zerosearch.published import DATASETS
 
-# Two steps of 10 trajectories: the simulator answers 30 searches, BM25 answers 40 in the other arm.
+# Two steps of 10 trajectories: the simulator answers 30 searches, BM25 40, of which 10 from the cache.
 EVENTS = {
     ("01", None, None): [
         ("busy", dict(role="policy_rollout", device="cpu", seconds=36.0, units=1)),
@@ -25,10 +25,11 @@ EVENTS = {
         ("busy", dict(role="policy_rollout", device="cpu", seconds=36.0, units=1)),
         ("busy", dict(role="retriever", device="cpu", seconds=3.6, units=1)),
         ("busy", dict(role="policy_training", device="cpu", seconds=36.0, units=1)),
-        ("queries", dict(engine="bm25", fresh=40, cached=10, paid=0)),
+        ("queries", dict(engine="bm25", fresh=30, cached=10, paid=0)),
     ],
     ("04", None, None): [("busy", dict(role="evaluation", device="cpu", seconds=72.0, units=1))],
 }
+PARAMETERS = {"profile": "smoke", "steps": 2, "questions_per_step": 5, "group_size": 2}
 HOSTILE = "<script>alert('x')</script> \x1b[31mred\x1b[0m & \u202egnp.exe"
 
 
@@ -46,8 +47,9 @@ def metric_rows() -> pd.DataFrame:
     for arm, searches in (("zerosearch", (1.0, 2.0)), ("search-r1", (2.0, 2.0))):
         for step, n_searches in enumerate(searches, 1):
             noise = 0.1 * step if arm == "zerosearch" else 0.0
-            rows.append({"arm": arm, "seed": 0, "step": step, "reward_mean": 0.2 * step, "searches_mean": n_searches,
-                         "noise_planned": noise, "noise_realised": noise, "kl": 0.01 * step})
+            rows.append({"arm": arm, "seed": 0, "step": step, "reward_mean": 0.2 * step,
+                         "searches_mean": n_searches, "noise_planned": noise, "noise_realised": noise,
+                         "kl": 0.01 * step})
     return pd.DataFrame(rows)
 
 
@@ -63,7 +65,7 @@ def prediction_rows() -> pd.DataFrame:
 def write(run: str) -> None:
     """Write stages 01 to 04 of a run, through the same calls as the notebooks."""
     for (number, arm, seed), events in EVENTS.items():
-        stage = artifacts.open_stage(run, number, {"run": run, "profile": "smoke", "note": HOSTILE}, arm, seed)
+        stage = artifacts.open_stage(run, number, PARAMETERS, arm, seed)
         for kind, fields in events:
             stage.ledger.event(kind, **fields)
         if number == "03":

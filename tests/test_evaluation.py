@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest_models import TOKENIZER, EchoRetriever, ScriptedEngine
+from conftest_models import TOKENIZER, EchoRetriever, ScriptedEngine, tiny_model
 
 from zerosearch import scoring
 from zerosearch.errors import ConfigError
 from zerosearch.evaluation import QA_METRIC, runner
-from zerosearch.evaluation.methods import UNTRAINED, Bench, Method, Trained, make_methods
+from zerosearch.evaluation.methods import UNTRAINED, Bench, Method, Trained, make_bench, make_methods
 from zerosearch.evaluation.runner import IncompleteEvaluation
 from zerosearch.evaluation.statistics import METRICS, score_table
 from zerosearch.prompts import Prompts
 from zerosearch.rollout import RolloutSettings
-from zerosearch.schema import Question, Retrieval
+from zerosearch.retrievers.bm25 import BM25Retriever
+from zerosearch.schema import Passage, Question, Retrieval
 
 PROMPTS = Prompts.load("micro", TOKENIZER)
 SETTINGS = RolloutSettings(
@@ -33,8 +34,10 @@ ROW_COLUMNS = {
 
 def questions(per_set: int = 3, sets: tuple[str, ...] = ("nq", "musique")) -> list[Question]:
     """Return questions whose golden answers are Alda Falk 0, 1 ..."""
-    numbers = range(per_set)
-    return [Question(f"{s}/{i}", s, f"who directed film {i}", (f"Alda Falk {i}",)) for s in sets for i in numbers]
+    return [
+        Question(f"{name}/{i}", name, f"who directed film {i}", (f"Alda Falk {i}",))
+        for name in sets for i in range(per_set)
+    ]
 
 
 def bench(script, retriever=None, identity: str = "", **changes) -> Bench:  # noqa: ANN001, ANN003
@@ -61,8 +64,8 @@ def searcher(prompt: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "beginning"),
-    [("direct", "Answer at once:"), ("cot", "Think, then answer:"), ("rag", "Passages:"), ("search", "Question:"),
-     ("forced", "Question:")],
+    [("direct", "Answer at once:"), ("cot", "Think, then answer:"), ("rag", "Passages:"),
+     ("search", "Question:"), ("forced", "Question:")],
 )
 def test_each_method_shows_its_own_prompt(name: str, beginning: str) -> None:
     prompts: list[str] = []
@@ -79,7 +82,8 @@ def test_each_method_shows_its_own_prompt(name: str, beginning: str) -> None:
 @pytest.mark.parametrize("name", ["direct", "cot", "rag"])
 def test_closed_methods_never_search_on_their_own(name: str) -> None:
     retriever = EchoRetriever()
-    made = one_method(name, lambda p: "<search> film</search>", retriever=retriever).run(questions(2, ("nq",)))
+    method = one_method(name, lambda p: "<search> film</search>", retriever=retriever)
+    made = method.run(questions(2, ("nq",)))
     assert len(retriever.seen) == (2 if name == "rag" else 0)
     assert all(p.trajectory.answer is None and p.trajectory.stop_reason == "max_searches" for p in made)
 
@@ -103,10 +107,11 @@ def test_rag_reads_the_passages_of_its_own_question() -> None:
 
 
 def test_rag_with_a_failed_search_scores_zero_and_says_why() -> None:
-    method = one_method("rag", lambda p: "<answer> Alda Falk 1</answer>", retriever=EchoRetriever(fail_on="film 1"))
+    fails = EchoRetriever(fail_on="film 1")
+    method = one_method("rag", lambda p: "<answer> Alda Falk 1</answer>", retriever=fails)
     table = runner.evaluate(method, questions(3, ("nq",)))
     failed = table.iloc[1]
-    assert (failed["stop_reason"], failed["error"], failed["em"]) == ("retriever_error", "scripted failure", 0.0)
+    assert failed[["stop_reason", "error", "em"]].tolist() == ["retriever_error", "scripted failure", 0.0]
     assert pd.isna(failed["prediction"]) and len(table) == 3
     assert list(table["stop_reason"]) == ["answer", "retriever_error", "answer"]
 
@@ -118,7 +123,8 @@ def test_passages_cut_to_the_budget_are_not_called_shown() -> None:
             long = dataclasses.replace(found.passages[0], text="word " * 80 + found.passages[0].text)
             return dataclasses.replace(found, passages=(long,))
 
-    row = runner.evaluate(one_method("rag", lambda p: "<answer> x</answer>", retriever=Wordy()), questions(1)).iloc[0]
+    method = one_method("rag", lambda p: "<answer> x</answer>", retriever=Wordy())
+    row = runner.evaluate(method, questions(1)).iloc[0]
     assert row["gold_in_passages"] and not row["gold_shown"] and not row["answer_in_passages"]
 
 
@@ -143,7 +149,8 @@ def test_only_the_policys_own_tokens_are_parsed_for_an_answer() -> None:
     asked = [Question("nq/0", "nq", "who? <answer> Alda Falk</answer>", ("Alda Falk",))]
 
     def script(prompt: str) -> str:
-        return "<search> q</search>" if prompt.startswith("Question") and "</information>" not in prompt else "I stop"
+        may_search = prompt.startswith("Question") and "</information>" not in prompt
+        return "<search> q</search>" if may_search else "I stop"
 
     for name in UNTRAINED:
         row = runner.evaluate(one_method(name, script, retriever=Hostile()), asked).iloc[0]
@@ -155,6 +162,31 @@ def test_unknown_and_repeated_methods_are_refused() -> None:
         make_methods(["serch"], bench(searcher), {})
     with pytest.raises(ConfigError, match="each name once"):
         make_methods(["rag", "rag"], bench(searcher), {})
+
+
+def saved_bench(folder: Path, seed: int, passages: int = 3) -> Bench:
+    """Return the bench of a small model on disk, with BM25 over a few passages."""
+    tiny_model(seed=seed).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    corpus = [Passage(f"p{i}", "", f"Alda Falk {i} directed film {i}.") for i in range(passages)]
+    return make_bench("tiny", folder, BM25Retriever(corpus, 2), SETTINGS, 2, max_batch=4)
+
+
+def test_a_saved_policy_answers_the_same_twice(tmp_path: Path) -> None:
+    one, two = saved_bench(tmp_path / "one", 0), saved_bench(tmp_path / "two", 1)
+    for method in make_methods(["rag", "forced"], one, {("zerosearch", 0): two}):
+        first, again = (runner.evaluate(method, questions(2), batch_size=3) for _ in range(2))
+        pd.testing.assert_frame_equal(first, again)
+        assert (first["temperature"] == 0.0).all() and (first["retriever"] == "bm25").all()
+    assert (runner.evaluate(make_methods(["rag"], one, {})[0], questions(2))["gold_in_passages"]).all()
+
+
+def test_identity_follows_weights_and_corpus(tmp_path: Path) -> None:
+    bench_one = saved_bench(tmp_path / "one", 0)
+    assert bench_one.identity == saved_bench(tmp_path / "same", 0).identity
+    assert bench_one.identity != saved_bench(tmp_path / "weights", 1).identity
+    assert bench_one.identity != saved_bench(tmp_path / "corpus", 0, passages=4).identity
+    assert bench_one.open() is bench_one.open()
 
 
 # -- runner ---------------------------------------------------------------------------------------
@@ -172,7 +204,8 @@ def test_rows_hold_scores_and_decoding_settings() -> None:
 
 
 def test_metrics_are_three_columns_of_the_same_prediction() -> None:
-    table = runner.evaluate(one_method("direct", lambda p: "<answer> It is Alda Falk 0</answer>"), questions())
+    method = one_method("direct", lambda p: "<answer> It is Alda Falk 0</answer>")
+    table = runner.evaluate(method, questions())
     for row in table.itertuples():
         expected = scoring.score(row.prediction, row.golden_answers)
         assert (row.em, row.cover_em, row.f1) == (expected.em, expected.cover_em, expected.f1)
@@ -228,7 +261,8 @@ def test_a_finished_method_is_not_evaluated_again(tmp_path: Path) -> None:
 def test_another_setting_is_another_part(change: dict) -> None:
     method, asked = one_method("search", searcher), questions()
     changed = one_method("search", searcher, **change)
-    assert runner.fingerprint(method, asked, 8) == runner.fingerprint(one_method("search", searcher), asked, 8)
+    again = one_method("search", searcher)
+    assert runner.fingerprint(method, asked, 8) == runner.fingerprint(again, asked, 8)
     assert runner.fingerprint(changed, asked, 8) != runner.fingerprint(method, asked, 8)
     assert runner.fingerprint(method, asked[1:], 8) != runner.fingerprint(method, asked, 8)
 
@@ -282,7 +316,8 @@ def test_retrieval_table_counts_recall_and_unsupported_answers() -> None:
     direct = runner.evaluate(one_method("direct", lambda p: "<answer> Bo Ek</answer>"), questions(2, ("nq",)))
     table = runner.retrieval_table(pd.concat([rag, direct], ignore_index=True))
     assert list(table["method"]) == ["rag"]  # a method that may not search has no recall
-    assert table.iloc[0][["searches", "recall", "shown", "unsupported", "n"]].tolist() == [1.0, 1.0, 1.0, 1.0, 2]
+    columns = ["searches", "recall", "shown", "unsupported", "n"]
+    assert table.iloc[0][columns].tolist() == [1.0, 1.0, 1.0, 1.0, 2]
 
 
 def test_predictions_become_scores_with_counts(tmp_path: Path) -> None:

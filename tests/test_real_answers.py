@@ -1,4 +1,5 @@
-"""Golden answers score 1.0 on every row of the real slices, and the documented traps score as documented."""
+"""Golden answers score 1.0 on every row of the real slices and of the micro-world's families; the
+documented traps score as documented."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from zerosearch.microworld.world import build_questions, build_world
 from zerosearch.scoring import Scores, contains_answer, normalize, score
 
 SETS = {
-    "nq": 200, "triviaqa": 200, "popqa": 200, "hotpotqa": 200, "2wikimultihopqa": 200, "musique": 200, "bamboogle": 75,
-    "musique_train": 100,
+    "nq": 200, "triviaqa": 200, "popqa": 200, "hotpotqa": 200, "2wikimultihopqa": 200, "musique": 200,
+    "bamboogle": 75, "musique_train": 100,
 }
 PERFECT, ZERO = Scores(1.0, 1.0, 1.0), Scores(0.0, 0.0, 0.0)
 WITHOUT_WORDS = {"nq_open_dev_290": "---", "nq_open_dev_363": ")"}
@@ -37,6 +39,13 @@ def test_golden_answers_score_one(shared_data: Path, name: str) -> None:
         if score(answer, row["golden_answers"]) != PERFECT and row["id"] not in WITHOUT_WORDS
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_golden_answers_of_every_micro_family_score_one(seed: int) -> None:
+    questions = build_questions(build_world(seed), 20, 20)
+    assert {q.dataset for q in questions} == set(SETS) - {"musique_train"}
+    assert [q.id for q in questions for a in q.golden_answers if score(a, q.golden_answers) != PERFECT] == []
 
 
 def test_every_set_is_covered(shared_data: Path) -> None:
@@ -105,10 +114,12 @@ def test_recorded_runs_gold_answers_are_found_in_supporting_passages(shared_data
             passage = json.loads(line)
             passages[passage["id"]] = f"{passage['title']} {passage['text']}"
     golden = {row["id"]: row["golden_answers"] for row in rows_of(shared_data, "nq")}
-    marks = [json.loads(m) for m in (shared_data / "corpus" / "answerability.jsonl").read_text("utf-8").splitlines()]
+    lines = (shared_data / "corpus" / "answerability.jsonl").read_text(encoding="utf-8").splitlines()
+    marks = [json.loads(line) for line in lines]
     supported = [m for m in marks if m["dataset"] == "nq" and m["supporting_passage_ids"]]
     found = [
-        any(contains_answer(passages[p], golden[m["id"]]) for p in m["supporting_passage_ids"]) for m in supported
+        any(contains_answer(passages[p], golden[m["id"]]) for p in m["supporting_passage_ids"])
+        for m in supported
     ]
     assert len(found) == 130
     assert sum(found) / len(found) > 0.9

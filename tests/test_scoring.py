@@ -10,7 +10,8 @@ from zerosearch import scoring
 from zerosearch.errors import ConfigError
 from zerosearch.scoring import Scores, contains_answer, cover_em, em, f1, normalize, reward, score
 
-WORDS = st.lists(st.sampled_from("red green blue the a An RED red. u.s. é 42 4 ② – --- ! ,".split()), max_size=6)
+VOCABULARY = "red green blue the a An RED red. u.s. é 42 4 ② – --- ! ,".split()
+WORDS = st.lists(st.sampled_from(VOCABULARY), max_size=6)
 TEXTS = st.one_of(st.text(max_size=30), WORDS.map(" ".join))
 GOLDEN = st.lists(TEXTS, min_size=1, max_size=4)
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_renaming import EXAMPLES, FILMS, PEOPLE, example
+from test_renaming import EXAMPLES, FILMS, PEOPLE, example, passage
 
+from zerosearch.errors import ConfigError
+from zerosearch.labels import Pair
 from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.prompts import Prompts
-from zerosearch.schema import Passage
+from zerosearch.schema import Passage, Question
 from zerosearch.training.renaming import SimulatorExample
 from zerosearch.training.simulator_data import (
     Lesson,
@@ -22,12 +24,54 @@ from zerosearch.training.simulator_data import (
     collate,
     drop_leaks,
     encode,
+    examples_from_pairs,
     hold_out,
     lesson_plan,
 )
 
 TOKENIZER = build_tokenizer()
 PROMPTS = Prompts.load("micro", TOKENIZER)
+
+
+def pair(label_judge: str, label_trajectory: str, passage_labels: tuple[str, ...]) -> Pair:
+    hops = [{"subject": FILMS[0], "relation": "director", "object": PEOPLE[0], "sentence": "s"}]
+    question = Question("nq/1", "nq", "who directed Silver Harbor", (PEOPLE[0], "A. Falk"), "train", {"hops": hops})
+    return Pair(
+        "nq/1#0.0", 1, question, "director of Silver Harbor", "bm25", example().passages, passage_labels, True,  # type: ignore[arg-type]
+        label_trajectory, label_judge,  # type: ignore[arg-type]
+    )
+
+
+def test_a_useful_pair_also_teaches_what_came_besides() -> None:
+    whole, rest = examples_from_pairs([pair("useful", "misleading", ("useful", "misleading"))])
+    assert whole.useful and whole.passages == example().passages and whole.golden_answer == PEOPLE[0]
+    assert whole.aliases == (PEOPLE[0], "A. Falk") and whole.facts == ((FILMS[0], "director", PEOPLE[0]),)
+    assert not rest.useful and rest.passages == example().passages[1:] and rest.key != whole.key
+
+
+def test_what_came_besides_is_filled_up_with_passages_that_mislead_too() -> None:
+    mine = pair("useful", "misleading", ("useful", "misleading"))
+    says_it = Passage("x", FILMS[0], f"{PEOPLE[0]} directed {FILMS[0]}.", mine.passages[0].metadata)
+    other = replace(
+        mine, trajectory_id="nq/2#0.0", passages=(says_it, passage(FILMS[2], "director", PEOPLE[2], 7)),
+        passage_labels=("misleading", "misleading"), label_judge="misleading",
+    )
+    _, rest, _ = examples_from_pairs([mine, other])
+    assert rest.passages[0] == mine.passages[1] and len(rest.passages) == 2
+    assert rest.passages[1].id == "p7"  # the passage that states the asked-for fact was not taken
+    assert examples_from_pairs([mine, other]) == examples_from_pairs([mine, other])
+
+
+def test_the_trajectory_label_has_one_word_for_the_whole_list() -> None:
+    (only,) = examples_from_pairs([pair("useful", "misleading", ("useful", "misleading"))], "trajectory")
+    assert not only.useful and only.passages == example().passages
+
+
+def test_a_misleading_pair_stays_one_example_and_unknown_labels_are_refused() -> None:
+    (only,) = examples_from_pairs([pair("misleading", "useful", ("misleading", "misleading"))])
+    assert not only.useful
+    with pytest.raises(ConfigError, match="did you mean 'judge'"):
+        examples_from_pairs([], "judgee")
 
 
 def test_misleading_pairs_with_the_golden_answer_are_dropped() -> None:

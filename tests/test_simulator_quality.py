@@ -8,6 +8,7 @@ from typing import Callable, Sequence
 import numpy as np
 import pytest
 from test_renaming import EXAMPLES, PEOPLE, TOWNS, passage
+from training_toys import FakeLedger
 
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest
 from zerosearch.microworld.tokenizer import build_tokenizer
@@ -20,6 +21,7 @@ from zerosearch.training.simulator_quality import (
     Written,
     ask_simulator,
     engine_reference,
+    gate,
     measure,
     quality_report,
     quality_requests,
@@ -148,6 +150,27 @@ def test_the_real_engine_as_reference() -> None:
     useful = rows(table, "useful")
     assert useful["answer_present"] == 1.0 and useful["style_distance"] == pytest.approx(0.0, abs=1e-9)
     assert rows(table, "misleading")["answer_present"] == 0.0 and set(table["when"]) == {"real engine"}
+
+
+def test_what_asking_took_goes_to_the_ledger() -> None:
+    ledger = FakeLedger()
+    simulator = ScriptedSimulator(obedient)
+    simulator.counts.prompt, simulator.counts.generated, simulator.counts.seconds = 30, 12, 0.5
+    quality_report(quality_requests(BEARING, 3, 0), simulator, PROMPTS, "after", ledger=ledger)
+    tokens, busy = ledger.events
+    assert tokens == {"kind": "tokens", "role": "simulator", "model": "scripted", "prompt": 30, "generated": 12}
+    assert busy["role"] == "simulator" and busy["seconds"] == 0.5
+
+
+def test_the_gate_names_what_fails() -> None:
+    requests = quality_requests(BEARING, 10, seed=0, names=EXAMPLES)
+    good = gate(quality_report(requests, ScriptedSimulator(obedient), PROMPTS, "after"))
+    assert good["passed"].all() and good["wanted"].tolist() == [">= 0.7", "<= 0.15", ">= 0.6", ">= 0.8"]
+    leaking = ScriptedSimulator(lambda prompt: f"\n The answer is {field(prompt, 'Answer:')}.", stop="length")
+    bad = gate(quality_report(requests, leaking, PROMPTS, "after"))
+    assert bad["passed"].tolist() == [True, False, True, False]
+    unmeasured = gate(quality_report(quality_requests(EXAMPLES, 4, 0), ScriptedSimulator(obedient), PROMPTS, "after"))
+    assert not unmeasured["passed"].iloc[0] and np.isnan(unmeasured["value"].iloc[0])
 
 
 def test_requests_are_drawn_without_repeats_and_the_same_twice() -> None:

@@ -13,12 +13,14 @@ from scipy.stats import norm
 
 from zerosearch.evaluation import statistics
 from zerosearch.evaluation.statistics import (
-    COMPARISON_COLUMNS, SCORE_COLUMNS, UnpairedQuestions, arms_against_the_rest, comparison_table, score_table,
-    seed_spread,
+    COMPARISON_COLUMNS, SCORE_COLUMNS, UnpairedQuestions, arms_against_the_rest, comparison_table,
+    score_table, seed_spread,
 )
 
 
-def predictions(values: dict[tuple[str, int], dict[str, list[float]]], arms: tuple[str, ...] = ()) -> pd.DataFrame:
+def predictions(
+    values: dict[tuple[str, int], dict[str, list[float]]], arms: tuple[str, ...] = ()
+) -> pd.DataFrame:
     """Return prediction rows from (method, seed) -> set -> EM per question; cover EM and F1 likewise."""
     rows = [
         (method, method if method in arms else "", seed, dataset, f"{dataset}/{i}", value, value, value)
@@ -58,7 +60,8 @@ def test_score_table_has_every_row_once() -> None:
 
 
 def test_average_is_the_unweighted_mean_of_the_sets() -> None:
-    table = score_table(predictions({("a", 0): {"nq": coin(100, 0.2), "bamboogle": coin(10, 0.6)}}), n_resamples=50)
+    values = {("a", 0): {"nq": coin(100, 0.2), "bamboogle": coin(10, 0.6)}}
+    table = score_table(predictions(values), n_resamples=50)
     row = one(table, dataset="average", metric="em")
     assert row["value"] == pytest.approx(0.4)  # not 0.236, the mean over questions
     assert row["n"] == 110
@@ -102,7 +105,9 @@ def test_same_seed_same_numbers_whatever_the_order_of_the_rows() -> None:
     table = predictions(values)
     shuffled = table.sample(frac=1.0, random_state=3)
     keys = ["method", "dataset", "seed", "metric"]
-    first, again, other = (score_table(t, 200).sort_values(keys, ignore_index=True) for t in (table, table, shuffled))
+    first, again, other = (
+        score_table(t, 200).sort_values(keys, ignore_index=True) for t in (table, table, shuffled)
+    )
     pd.testing.assert_frame_equal(first, again)
     pd.testing.assert_frame_equal(first, other)
     assert not score_table(table, 200, seed=1).sort_values(keys, ignore_index=True).equals(first)
@@ -140,8 +145,7 @@ def test_winner_is_the_better_one_on_either_side() -> None:
 
 
 def test_identical_methods_have_no_winner_even_after_rounding() -> None:
-    values = {("a", 0): {"nq": [0.1, 0.2, 0.3]}, ("b", 0): {"nq": [0.1, 0.2, 0.3]}, ("b", 1): {"nq": [0.1, 0.2, 0.3]},
-              ("b", 2): {"nq": [0.1, 0.2, 0.3]}}
+    values = {run: {"nq": [0.1, 0.2, 0.3]} for run in (("a", 0), ("b", 0), ("b", 1), ("b", 2))}
     assert (comparison_table(predictions(values), n_resamples=100)["winner"] == "").all()
 
 
@@ -156,13 +160,14 @@ def test_arms_against_the_rest() -> None:
     values = {(m, 0): {"nq": [0, 1]} for m in ("direct", "search", "search-r1", "zerosearch")}
     pairs = arms_against_the_rest(predictions(values, arms=("search-r1", "zerosearch")))
     assert pairs == [
-        ("search-r1", "zerosearch"), ("search-r1", "direct"), ("search-r1", "search"), ("zerosearch", "direct"),
-        ("zerosearch", "search"),
+        ("search-r1", "zerosearch"), ("search-r1", "direct"), ("search-r1", "search"),
+        ("zerosearch", "direct"), ("zerosearch", "search"),
     ]
 
 
 def test_seed_spread() -> None:
-    values = {("a", 0): {"nq": coin(10, 0.4)}, ("a", 1): {"nq": coin(10, 0.6)}, ("b", 0): {"nq": coin(10, 0.5)}}
+    shares = {("a", 0): 0.4, ("a", 1): 0.6, ("b", 0): 0.5}
+    values = {run: {"nq": coin(10, share)} for run, share in shares.items()}
     table = seed_spread(score_table(predictions(values), 20))
     row = one(table, method="a", dataset="nq", metric="em")
     assert (row["value"], row["seeds"], row["lowest"], row["highest"]) == (pytest.approx(0.5), 2, 0.4, 0.6)

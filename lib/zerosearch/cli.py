@@ -84,6 +84,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if unknown:
         known = [name for name in parser._option_string_actions if name.startswith("--")]
         found = unknown[0].partition("=")[0]
+        if not found.startswith("-"):
+            raise ConfigError(f"options: expected named options only, found the word {found!r}; see ./run_all.sh --help")
         raise ConfigError(f"options: unknown {found!r}{did_you_mean(found, known)}; see ./run_all.sh --help")
     return Options(**{**vars(values), "overrides": dict(values.overrides)})
 
@@ -97,14 +99,13 @@ def _dispatch(options: Options) -> int:
     folder = artifacts.run_dir(settings.run)
     _check_same_profile(options, folder)
     selection = pipeline.Selection(options.from_stage, options.only)
-    if options.dry_run:
-        return _dry_run(settings, folder, selection)
-    warning = checks.memory_warning(settings.source.needs)
-    problems = checks.machine_problems(settings.source.needs, folder)
-    _refuse(_problems(options) + problems)
-    if warning:
-        print(f"note: {warning}")
-    return _run(settings, folder, selection)
+    problems = checks.package_problems() + checks.notebook_problems()
+    problems += checks.question_problems(options.questions, options.corpus)
+    too_small = checks.machine_problems(settings.source.needs, folder)
+    _refuse(problems if options.dry_run else problems + too_small)
+    notes = too_small or filter(None, [checks.memory_warning(settings.source.needs)])
+    print("".join(f"note: {note}\n" for note in notes), end="")
+    return (_dry_run if options.dry_run else _run)(settings, folder, selection)
 
 
 def _settings(options: Options) -> profiles.Settings:
@@ -120,13 +121,6 @@ def _settings(options: Options) -> profiles.Settings:
         if arm not in ARMS:
             raise unknown_name("--arms", arm, tuple(ARMS))
     return settings
-
-
-def _problems(options: Options) -> list[str]:
-    return (
-        checks.package_problems() + checks.notebook_problems()
-        + checks.question_problems(options.questions, options.corpus)
-    )
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -168,9 +162,6 @@ def _shared_parameters(settings: profiles.Settings, stage: str) -> dict[str, Any
 
 def _dry_run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> int:
     """Show what would run; nothing is written and a machine that is too small is only warned about."""
-    _refuse(checks.package_problems() + checks.notebook_problems())
-    for problem in checks.machine_problems(settings.source.needs, folder):
-        print(f"note: {problem}")
     with tempfile.TemporaryDirectory() as temporary:
         file = files.write_json(Path(temporary) / "settings.json", run_settings(settings))
         place = folder if folder.is_dir() else Path(temporary) / "run"
@@ -191,6 +182,9 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
         _point_latest(folder)
         print(_headline(settings, folder), flush=True)
         planned = pipeline.plan(folder, file, selection)
+        if not any(item.reason for item in planned):
+            print("everything is up to date; results:\n" + "\n".join(console.results(folder)))
+            return 0
         with console.Display(planned, settings.source.expected_seconds) as display:
             outcome = pipeline.execute(folder, file, selection, display.watch)
         failures = display.failures(pipeline.Board(folder))
@@ -252,7 +246,8 @@ def _list() -> int:
         source = profiles.read_profile(name)
         needs = source.needs
         print(f"  {name:<12} {source.description}")
-        print(f"  {'':<12} {needs.memory_gib:g} GiB memory, {needs.gpus} GPUs, about {needs.minutes:g} minutes")
+        gpus = f"{needs.gpus} GPU{'s' if needs.gpus > 1 else ''}" if needs.gpus else "no GPU"
+        print(f"  {'':<12} {needs.memory_gib:g} GiB memory, {gpus}, about {needs.minutes:g} minutes")
     print("arms (--arms):")
     print("\n".join(f"  {arm.name:<12} {arm.description}" for arm in ARMS.values()))
     print("stages (--from, --only) and their parameters (--set STAGE.NAME=VALUE; values of smoke):")

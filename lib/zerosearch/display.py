@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import math
+import numbers
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ _SOURCES = {  # source -> (name, style of its tokens)
 _BOX = ("font-family:ui-monospace,Menlo,Consolas,monospace;font-size:12.5px;line-height:1.65;"
         "white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid rgba(127,127,127,.35);"
         "border-radius:6px;padding:.6em .8em;margin:.4em 0")
+_NO_MATH = "mathjax_ignore tex2jax_ignore"  # a dollar sign in a table is a dollar
 _CELL = "padding:.25em .7em;border-bottom:1px solid rgba(127,127,127,.25);text-align:{};vertical-align:top"
 
 
@@ -80,20 +82,30 @@ def table(
     digits: decimals of floats.  formats: format per column, e.g. {"usd": "${:,.2f}", "share": "{:.1%}"}.
     max_rows: rows shown; the caption says how many there are.
     """
-    shown = frame.head(max_rows)
+    shown = frame.head(max_rows).apply(_whole)
     formats = formats or {}
     texts = {str(name): [_cell(v, digits, formats.get(str(name))) for v in shown[name]] for name in shown}
-    numeric = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
+    numeric = {str(name): _is_number(frame[name]) for name in frame}
     if len(frame) > max_rows:
         caption = f"{caption} (first {max_rows} of {len(frame):,} rows)".strip()
     styles = [_CELL.format("right" if numeric[name] else "left") for name in texts]
     head = _row("th", texts, styles)
     body = "".join(_row("td", row, styles) for row in zip(*texts.values()))
-    title = f'<caption style="text-align:left;font-weight:600;padding:.3em 0">{escape(caption)}</caption>'
+    title = f'<caption style="text-align:left;font-weight:600">{escape(caption)}</caption>'
     title = title if caption else ""
-    markup = (f'<div style="overflow-x:auto"><table style="border-collapse:collapse">{title}'
-              f"<thead>{head}</thead><tbody>{body}</tbody></table></div>")
+    markup = (f'<div class="{_NO_MATH}" style="overflow-x:auto"><table style="border-collapse:collapse">'
+              f"{title}<thead>{head}</thead><tbody>{body}</tbody></table></div>")
     return Html(markup, clean(f"{caption}\n{pd.DataFrame(texts).to_string(index=False)}".strip()))
+
+
+def _is_number(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def _whole(column: pd.Series) -> pd.Series:
+    """Return whole numbers as such where missing values had made them floats (seeds, counts)."""
+    broken = pd.api.types.is_float_dtype(column) and column.isna().any()
+    return column.astype("Int64") if broken and (column.dropna() % 1 == 0).all() else column
 
 
 def _row(tag: str, cells: Iterable[str], styles: Sequence[str]) -> str:
@@ -109,9 +121,7 @@ def _cell(value: Any, digits: int, form: str | None) -> str:
         return form.format(value)
     if isinstance(value, float):
         return f"{value:,.{digits}f}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        return str(value)
-    return f"{int(value):,}"
+    return f"{value:,}" if isinstance(value, numbers.Integral) and not isinstance(value, bool) else str(value)
 
 
 def scores_wide(scores: pd.DataFrame, metric: str = "em", digits: int = 2) -> pd.DataFrame:
@@ -149,7 +159,7 @@ def trajectory(item: Trajectory | ScoredTrajectory, tokenizer: PreTrainedTokeniz
     for trained, start, end in _stretches(record.loss_mask):
         source, logprobs = ("policy", record.logprobs[start:end]) if trained else ("inserted", ())
         spans += _span(source, record.token_ids[start:end], logprobs, tokenizer)
-    markup = (f'<div class="trajectory">{_heading(item, record)}{_legend()}<div style="{_BOX}">{spans}</div>'
+    markup = (f'<div class="{_NO_MATH}">{_heading(item, record)}{_legend()}<div style="{_BOX}">{spans}</div>'
               f"{_searches(record.turns)}</div>")
     text = tokenizer.decode(list(record.prompt_ids) + list(record.token_ids))
     return Html(markup, clean(f"{text}\n[{record.stop_reason}] answer: {record.answer!r}"))
@@ -158,7 +168,7 @@ def trajectory(item: Trajectory | ScoredTrajectory, tokenizer: PreTrainedTokeniz
 def transcript(text: str, question: str = "", outcome: str = "") -> Html:
     """Return a finished text (all that is kept of a prediction) in a box, escaped, with its heading."""
     head = f"<div><b>{escape(question)}</b> {escape(outcome)}</div>"
-    markup = f'<div>{head}<div style="{_BOX}">{escape(text)}</div></div>'
+    markup = f'<div class="{_NO_MATH}">{head}<div style="{_BOX}">{escape(text)}</div></div>'
     return Html(markup, clean(f"{question} {outcome}\n{text}"))
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
+from rich.text import Text
+
 from zerosearch import artifacts, files, jobs
 from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
 
@@ -29,7 +31,7 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_
 
 
 class NotebookFailed(WorkbookError):
-    """A notebook stopped; the message is its own error, or says in which cell and where to read on."""
+    """A notebook stopped; the message is its own error, or says in which cell it was."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,15 @@ def run_notebook(run: NotebookRun) -> None:
                 stdout_file=log, stderr_file=log, cwd=run.source.parent, start_timeout=START_TIMEOUT,
             )
         except papermill.PapermillExecutionError as error:
-            log.write(f"{error.traceback}\n")
-            raise NotebookFailed(_cell_message(error, run)) from error
+            stack = Text.from_ansi("\n".join(error.traceback)).plain
+            log.write(f"{stack}\n")
+            for_users = stack.strip() == f"{error.ename}: {error.evalue}".strip()  # a WorkbookError shows no stack
+            where = "" if for_users else f"{run.source.name} stopped in cell [{error.exec_count}]: {error.ename}: "
+            raise NotebookFailed(f"{where}{error.evalue}") from error
         except DeadKernelError as error:
             raise NotebookFailed(
                 f"the Python process of {run.source.name} died, most often because memory ran out; free some memory "
-                f"or set a smaller batch, then run the same command again. What it printed: {run.log}"
+                f"or set a smaller batch, then run the same command again"
             ) from error
 
 
@@ -184,20 +189,10 @@ def _run_job(run: NotebookRun, board: jobs.Board, job: jobs.Job) -> int:
     except Exception as error:  # the reader gets one sentence, the log gets the rest
         with run.log.open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        board.ended(job, "failed", f"{type(error).__name__}: {error}; the traceback stands in {run.log}")
+        board.ended(job, "failed", f"{type(error).__name__}: {error}")
         return 1
     board.ended(job, "done")
     return 0
-
-
-def _cell_message(error: Any, run: NotebookRun) -> str:
-    """Return a user's error as it is, any other with the cell and where its traceback stands."""
-    if str(error.traceback).strip() == f"{error.ename}: {error.evalue}".strip():
-        return str(error.evalue)  # a WorkbookError shows itself without a stack
-    return (
-        f"{run.source.name} stopped in cell [{error.exec_count}]: {error.ename}: {error.evalue}; "
-        f"traceback: {run.log}; the notebook as far as it came: {run.executed}"
-    )
 
 
 if __name__ == "__main__":

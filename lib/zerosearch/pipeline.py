@@ -71,15 +71,16 @@ def plan(folder: Path, settings_file: Path, selection: Selection) -> list[Planne
     """
     settings = files.read_json(settings_file)
     jobs = [job for job in all_jobs(settings) if selection.only in (None, job.stage)]
-    command = snakemake_command(folder, settings_file, selection, settings)
-    done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
+    command = snakemake_command(folder, settings_file, selection, settings, dry_run=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise WorkbookError(f"Snakemake could not plan the run:\n{_indented(done.stdout + done.stderr)}")
     reasons = {}
     for block in re.split(r"^(?:local)?rule ", done.stdout, flags=re.M)[1:]:
         output, reason = _OUTPUT.search(block), _REASON.search(block)
         if output:
-            reasons[output[1]] = _plain_reason(reason[1] if reason else "")
+            absent = not (folder / output[1]).is_file()
+            reasons[output[1]] = "not there yet" if absent else _plain_reason(reason[1] if reason else "")
     return [Planned(job, reasons.get(job.manifest)) for job in jobs]
 
 
@@ -121,7 +122,7 @@ def missing_inputs(folder: Path, settings: Mapping[str, Any], selection: Selecti
 
 
 def snakemake_command(
-    folder: Path, settings_file: Path, selection: Selection, settings: Mapping[str, Any]
+    folder: Path, settings_file: Path, selection: Selection, settings: Mapping[str, Any], dry_run: bool = False
 ) -> list[str]:
     """Return the command line: a finished stage is told by its manifest, parameters and inputs."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,14 +130,17 @@ def snakemake_command(
         sys.executable, "-m", "snakemake", "--snakefile", str(artifacts.REPO / "Snakefile"),
         "--directory", str(folder), "--configfile", str(settings_file), "--cores", str(settings["cores"]),
         "--rerun-triggers", "mtime", "params", "input", "--rerun-incomplete", "--nolock",
-        "--scheduler", "greedy", "--nocolor",
+        "--scheduler", "greedy", "--nocolor", *(["--dry-run"] if dry_run else []),
     ]
     if selection.only:
         targets = [job.manifest for job in all_jobs(settings) if job.stage == selection.only]
         return [*command, "--force", "--allowed-rules", RULES[selection.only], "--", *targets]
+    # Snakemake is content without an intermediate file as long as later ones exist, but here an absent
+    # manifest is a stage that was cut off on its way to new results: the later ones are old.
+    anew = [job.manifest for job in all_jobs(settings) if not (folder / job.manifest).is_file()]
     if selection.from_stage:
-        command += ["--forcerun", *(RULES[stage] for stage in RULES if stage >= selection.from_stage)]
-    return command
+        anew += [RULES[stage] for stage in RULES if stage >= selection.from_stage]
+    return [*command, "--forcerun", *anew] if anew else command
 
 
 class RunLock:
@@ -173,7 +177,7 @@ class RunLock:
 def _plain_reason(reason: str) -> str:
     """Return Snakemake's reason in our words."""
     for theirs, ours in (
-        ("Forced", "asked for"), ("Missing output", "not there yet"), ("Params have changed", "parameters changed"),
+        ("Forced", "asked for"), ("Params have changed", "parameters changed"),
         ("Code has changed", "code changed"), ("Input files updated", "an earlier stage runs again"),
         ("Set of input files", "other inputs"), ("Updated input", "an input is newer"), ("Incomplete", "was cut off"),
     ):

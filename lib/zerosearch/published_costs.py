@@ -80,6 +80,14 @@ def _engine_row(
             "api_usd": api, "gpu_usd": gpu, "total_usd": api + gpu, "formula": formula}
 
 
+def as_options(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rebuilt table as option, item, usd, basis ("published"), for ``figures.cost_bars``."""
+    parts = {"searches in training": "api_usd", "simulator GPUs": "gpu_usd"}
+    rows = [(row["engine"], item, row[column], "published")
+            for row in table.to_dict("records") for item, column in parts.items() if row[column] > 0]
+    return pd.DataFrame(rows, columns=["option", "item", "usd", "basis"])
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """What the published table leaves out, with our assumption for each amount.

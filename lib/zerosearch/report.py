@@ -34,7 +34,7 @@ QUESTIONS = {
     "05": ("Costs", "What did it cost, and what would paid searches have cost?"),
 }
 HEADLINE, MAX_ROWS, N_SAMPLES = "headline.png", 60, 6
-_FORMATS = {"usd": "${:,.4f}", "unit_usd": "${:,.3g}", "kwh": "{:,.5f}", "share": "{:.3f}"}
+_FORMATS = {"usd": "{:,.4f}", "unit_usd": "{:,.3g}", "kwh": "{:,.5f}"}
 
 
 @dataclass(frozen=True, slots=True)

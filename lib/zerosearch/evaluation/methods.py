@@ -27,7 +27,7 @@ from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import ConfigError, unknown_name
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
-from zerosearch.retrievers.base import Retriever
+from zerosearch.retrievers.base import ReplayableRetriever, Retriever
 from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
 from zerosearch.schema import Question, Retrieval, SearchRequest, Trajectory
 
@@ -53,16 +53,17 @@ class Bench:
 
 
 def make_bench(
-    policy: str, folder: str | Path, retriever: Retriever, settings: RolloutSettings, passages_per_query: int,
-    corpus: Path, max_batch: int = 256,
+    policy: str, folder: str | Path, retriever: ReplayableRetriever, settings: RolloutSettings,
+    passages_per_query: int, max_batch: int = 256,
 ) -> Bench:
     """Return the bench of one policy.
 
     policy: its name in the tables.  folder: where its model is (``micro/policy``, a folder, a hub id).
-    corpus: the file behind the retriever.  max_batch: rows generated at once.
+    retriever: with K = passages_per_query.  max_batch: rows generated at once.
     """
     place = Path(models.resolve(str(folder)))
-    digest = identity(corpus, *([place] if place.is_dir() else []))
+    weights = files.sha256(place) if place.is_dir() else str(folder)
+    digest = hashlib.sha256(f"{weights} {retriever.identity}".encode()).hexdigest()
     opener = partial(open_policy, str(folder), policy, max_batch, digest)
     return Bench(policy, retriever, settings, passages_per_query, opener, digest)
 
@@ -71,16 +72,11 @@ def make_bench(
 def open_policy(folder: str, name: str, max_batch: int, digest: str) -> tuple[Engine, Prompts]:
     """Return (engine, prompts) of a model; the last one stays open, so that at most one is in memory.
 
-    digest: ``identity`` of its files; other weights under the same name are loaded again.
+    digest: changes with the model's files; other weights under the same name are loaded again.
     """
     model, tokenizer = models.load(folder)
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
     return TransformersEngine(model, tokenizer, name, max_batch), prompts
-
-
-def identity(*paths: Path) -> str:
-    """Return a digest of files and folders: other weights or another corpus give another one."""
-    return hashlib.sha256(" ".join(files.sha256(Path(path)) for path in paths).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

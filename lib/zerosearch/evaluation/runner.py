@@ -27,10 +27,11 @@ import torch
 from zerosearch import files, scoring, seeds
 from zerosearch.errors import WorkbookError
 from zerosearch.evaluation.methods import Method, Prediction
-from zerosearch.schema import Question, Retrieval
+from zerosearch.questions import evaluation_questions
+from zerosearch.retrievers.base import count_queries
+from zerosearch.schema import Question
 
 Progress = Callable[[str, int, int], None]
-PAID_ENGINES = frozenset({"serpapi", "google", "serper"})
 
 
 class IncompleteEvaluation(WorkbookError):
@@ -139,19 +140,13 @@ def meter(ledger: EventLog, method: Method, predictions: Sequence[Prediction], s
     counts = engine.counts.take()
     ledger.event("tokens", role="policy", model=engine.name, prompt=counts.prompt, generated=counts.generated)
     searches = [r for p in predictions for r in p.retrievals]
-    for source in sorted({r.source for r in searches}):
-        ledger.event("queries", **_queries(source, [r for r in searches if r.source == source]))
+    for fields in count_queries(searches):
+        ledger.event("queries", **fields)
     gpu = torch.cuda.is_available()
     units = 1 if gpu else torch.get_num_threads()
     ledger.event(
         "busy", role="evaluation", device="cuda" if gpu else "cpu", seconds=round(seconds, 4), units=units
     )
-
-
-def _queries(source: str, searches: Sequence[Retrieval]) -> dict[str, Any]:
-    fresh = sum(not r.cached for r in searches)
-    paid = fresh if source in PAID_ENGINES else 0
-    return {"engine": source, "fresh": fresh, "cached": len(searches) - fresh, "paid": paid}
 
 
 # -- counts ---------------------------------------------------------------------------------------
@@ -201,7 +196,7 @@ def pick(questions: Iterable[Question], per_set: int = 0, seed: int = 0) -> list
     A smaller number is a seeded draw, nested: the questions of a smaller draw are in every larger one.
     Training questions are never returned; IncompleteEvaluation when there are no others.
     """
-    candidates = [q for q in questions if q.split == "eval"]
+    candidates = evaluation_questions(questions)
     drawn: Counter[str] = Counter()
     chosen: set[str] = set()
     for question in sorted(candidates, key=lambda q: seeds.uniform(seed, "evaluation", q.id)):

@@ -49,6 +49,7 @@ class SimulatorRetriever:
         self.engine, self.prompts, self.k = engine, prompts, check_passages_per_query(k)
         self.run_seed, self.temperature, self.max_new_tokens = run_seed, temperature, max_new_tokens
         self.counts = SimulatorCounts()
+        self._end_ids = frozenset(prompts.tokenizer.all_special_ids)
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return the passages written for every request, in order.
@@ -87,7 +88,8 @@ class SimulatorRetriever:
     def _retrieval(
         self, request: SearchRequest, noisy: bool, asked: GenerationRequest, made: Generation, seconds: float
     ) -> Retrieval:
-        own = made.token_ids[: len(made.token_ids) - (made.stop_reason == "eos")]
+        ended = made.token_ids[-1:] and made.token_ids[-1] in self._end_ids
+        own = made.token_ids[:-1] if ended else made.token_ids
         text = self.prompts.tokenizer.decode(own, skip_special_tokens=False)
         prefix = f"simulated/{request.question.id}/{request.step}.{request.sample}.{request.turn}"
         passages = self.prompts.parse_passages(text, self.k, prefix)

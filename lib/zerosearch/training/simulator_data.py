@@ -15,7 +15,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from zerosearch import seeds
+from zerosearch.errors import unknown_name
+from zerosearch.labels import LABEL_KINDS, Pair, gold_hops, judge_passages
 from zerosearch.prompts import Prompts
+from zerosearch.schema import Passage
 from zerosearch.scoring import contains_answer
 from zerosearch.training.renaming import NameBook, SimulatorExample, rename
 
@@ -33,6 +36,58 @@ class Lesson:
     input_ids: tuple[int, ...]
     n_prompt: int
     weights: tuple[float, ...]
+
+
+def examples_from_pairs(
+    pairs: Sequence[Pair], label_kind: str = "judge", seed: int = 0
+) -> list[SimulatorExample]:
+    """Return the simulator's examples: one per labelled pair with passages, and some more misleading ones.
+
+    label_kind: ``judge`` or ``trajectory`` (ConfigError otherwise), which label says useful.  The judge
+    labels every passage, so a useful pair also shows what the engine returned *besides* the useful
+    passages: these make a misleading example of the same query, filled up to the same length with
+    misleading passages of other searches, drawn by seed.  They are the hardest ones, since most of
+    their passages are about the right entity.
+    """
+    if label_kind not in LABEL_KINDS:
+        raise unknown_name("label_kind", label_kind, LABEL_KINDS)
+    others = [p for pair in pairs for p in _judged(pair, "misleading")]
+    made: list[SimulatorExample] = []
+    for pair in pairs:
+        useful = (pair.label_judge if label_kind == "judge" else pair.label_trajectory) == "useful"
+        if pair.passages:
+            made.append(_example(pair, useful, pair.passages))
+        if label_kind == "judge" and useful and (rest := _judged(pair, "misleading")):
+            made.append(_example(pair, False, _filled(pair, rest, others, seed)))
+    return made
+
+
+def _judged(pair: Pair, label: str) -> tuple[Passage, ...]:
+    return tuple(p for p, judged in zip(pair.passages, pair.passage_labels, strict=True) if judged == label)
+
+
+def _filled(
+    pair: Pair, rest: tuple[Passage, ...], others: Sequence[Passage], seed: int
+) -> tuple[Passage, ...]:
+    """Return the rest of a list, as long as the list was if other searches have passages that do not fit."""
+    rng = seeds.generator(seed, "fill", pair.trajectory_id, pair.turn)
+    filled = list(rest)
+    for index in rng.integers(len(others), size=4 * len(pair.passages)):
+        if len(filled) == len(pair.passages):
+            break
+        candidate = others[index]
+        if candidate not in filled and judge_passages(pair.query, pair.question, [candidate]) == ("misleading",):
+            filled.append(candidate)
+    return tuple(filled)
+
+
+def _example(pair: Pair, useful: bool, passages: tuple[Passage, ...]) -> SimulatorExample:
+    question = pair.question
+    facts = tuple((h.subject, h.relation, h.object) for h in gold_hops(question))
+    return SimulatorExample(
+        pair.query, question.question, question.golden_answers[0], useful, passages, question.golden_answers, facts,
+        key=f"{pair.trajectory_id}/{pair.turn}/{'useful' if useful else 'misleading'}",
+    )
 
 
 def drop_leaks(examples: Iterable[SimulatorExample]) -> tuple[list[SimulatorExample], int]:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Callable, Sequence
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest
 
 from zerosearch import seeds
 from zerosearch.engines.base import Engine, GenerationRequest
+from zerosearch.ledger import Ledger
 from zerosearch.prompts import Prompts
 from zerosearch.schema import Passage
 from zerosearch.scoring import contains_answer
@@ -28,6 +30,12 @@ from zerosearch.training.renaming import NameBook, SimulatorExample, names_of
 COLUMNS = ["when", "kind", "metric", "value", "n", "low", "high"]
 KINDS = ("useful", "misleading", "altered")
 SHARES = ("answer_present", "original_answer_present", "names_the_entity", "format_valid")
+GATE = (  # question, kind, metric, bound, whether the value must be at least (True) or at most (False) that
+    ("useful passages contain the golden answer", "useful", "answer_present", 0.7, True),
+    ("misleading passages do not", "misleading", "answer_present", 0.15, False),
+    ("another golden answer is followed", "altered", "answer_present", 0.6, True),
+    ("passages have the asked-for form", "useful", "format_valid", 0.8, True),
+)
 _RESAMPLES = 200
 
 
@@ -127,18 +135,36 @@ def measure(
 def quality_report(
     requests: Sequence[QualityRequest], engine: Engine, prompts: Prompts, when: str, *,
     seed: int = 0, temperature: float = 1.0, max_new_tokens: int = 160,
-    on_kind: Callable[[str], None] | None = None,
+    ledger: Ledger | None = None,
 ) -> pd.DataFrame:
-    """Ask for all three kinds and return all rows; on_kind is told each kind before it is asked."""
+    """Ask for all three kinds and return all rows; what it took is written to the ledger, if there is one."""
     tables = []
     for kind in KINDS:
-        if on_kind:
-            on_kind(kind)
         written = ask_simulator(
             requests, kind, engine, prompts, seed=seed, temperature=temperature, max_new_tokens=max_new_tokens
         )
         tables.append(measure(requests, written, kind, when, seed))
+    spent = engine.counts.take()
+    if ledger is not None:
+        ledger.event("tokens", role="simulator", model=engine.name, prompt=spent.prompt, generated=spent.generated)
+        device, units = ("cuda", 1) if torch.cuda.is_available() else ("cpu", torch.get_num_threads())
+        ledger.event("busy", role="simulator", device=device, seconds=round(spent.seconds, 4), units=units)
     return pd.concat(tables, ignore_index=True)
+
+
+def gate(report: pd.DataFrame) -> pd.DataFrame:
+    """Return the questions a simulator should pass before a policy trains on it.
+
+    report: rows of one moment (``after``).  Columns: question, value, wanted, passed; a question whose
+    number could not be measured (NaN) has not been passed.
+    """
+    values = report.set_index(["kind", "metric"])["value"]
+    rows = []
+    for question, kind, metric, bound, at_least in GATE:
+        found = float(values.get((kind, metric), np.nan))
+        passed = found >= bound if at_least else found <= bound
+        rows.append((question, found, f"{'>=' if at_least else '<='} {bound:g}", bool(passed)))
+    return pd.DataFrame(rows, columns=["question", "value", "wanted", "passed"])
 
 
 def engine_reference(requests: Sequence[QualityRequest], seed: int = 0) -> pd.DataFrame:
@@ -172,8 +198,13 @@ def _says(written: Written, answers: Sequence[str]) -> bool:
     return any(contains_answer(p.text, answers) for p in written.passages)
 
 
+def has_answer(example: SimulatorExample) -> bool:
+    """Say whether the real engine's passages of an example contain an accepted answer."""
+    return _says(Written(example.passages, True), _all_answers(example))
+
+
 def _bears_answer(request: QualityRequest) -> bool:
-    return _says(Written(request.example.passages, True), _all_answers(request.example))
+    return has_answer(request.example)
 
 
 def _entities(request: QualityRequest) -> list[str]:

@@ -1,0 +1,77 @@
+# The pipeline as a picture: one rule per notebook, each executed by papermill.
+#
+#   00 micro_world -> 01 collect -> 02 simulator -> 03 train (per arm and seed) -> 04 evaluate -> 05 cost
+#          |               |                            ^
+#          +---------------+------ real-engine arm -----+        (does not wait for the simulator)
+#
+# Called by `python -m zerosearch.cli` inside outputs/<run>/ with that run's settings.json as its
+# configuration.  A stage is finished when its manifest.json exists; checkpoints, caches and ledgers are
+# declared by no rule, so that Snakemake never deletes them.  Parameters of a stage, and the code cells of
+# its notebook, stand under `params:`: a change runs that stage and what depends on it again.
+
+import json
+
+
+def parameters(stage):
+    return json.dumps([config["stages"][stage], config["code"][stage]], sort_keys=True)
+
+
+def before_training(wildcards):
+    """Both read the questions; only an arm that searches the simulator waits for it."""
+    own = rules.simulator if config["retrievers"][wildcards.arm] == "simulator" else rules.collect
+    return [rules.micro_world.output[0], own.output[0]]
+
+
+def run(stage, arguments=""):
+    return f"{{config[python]:q}} -m zerosearch.notebook_runner --settings settings.json --stage {stage} {arguments}"
+
+
+rule all:
+    input: "05_cost/manifest.json"
+
+
+rule micro_world:
+    output: "00_micro_world/manifest.json"
+    params: parameters("00")
+    threads: 1
+    shell: run("00")
+
+
+rule collect:
+    input: rules.micro_world.output
+    output: "01_collect/manifest.json"
+    params: parameters("01")
+    threads: 1
+    shell: run("01")
+
+
+rule simulator:
+    input: rules.micro_world.output, rules.collect.output
+    output: "02_simulator/manifest.json"
+    params: parameters("02")
+    threads: 1
+    shell: run("02")
+
+
+rule train:
+    input: before_training
+    output: "03_rl/{arm}/seed{seed}/manifest.json"
+    params: parameters("03")
+    threads: 1
+    shell: run("03", "--arm {wildcards.arm:q} --seed {wildcards.seed}")
+
+
+rule evaluate:
+    input: rules.micro_world.output, expand(rules.train.output, arm=config["arms"], seed=config["seeds"])
+    output: "04_evaluate/manifest.json"
+    params: parameters("04")
+    threads: 1
+    shell: run("04")
+
+
+rule cost:
+    input: rules.evaluate.output
+    output: "05_cost/manifest.json"
+    params: parameters("05")
+    threads: 1
+    shell: run("05")

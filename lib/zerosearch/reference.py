@@ -1,0 +1,146 @@
+"""The committed reference results: small tables and figures of one finished run, and the README's table.
+
+``python -m zerosearch.reference RUN`` copies them to ``outputs/reference/<profile>`` and rewrites the
+marked blocks of the README from them; a test fails when the README says anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from zerosearch import artifacts, files
+from zerosearch.errors import MissingInput, WorkbookError
+
+README = artifacts.REPO / "README.md"
+REFERENCE = artifacts.REPO / "outputs" / "reference"
+SCORE_COLUMNS = ["method", "dataset", "seed", "metric", "value", "n", "low", "high"]
+LABELS = {
+    "direct": "Direct answer", "cot": "Chain of thought", "rag": "RAG (one search for the question)",
+    "search": "Untrained policy with search", "forced": "Untrained policy, forced to search",
+    "search-r1": "Search-R1 arm (trained on the real engine)", "zerosearch": "ZeroSearch arm (trained on the simulator)",
+}
+SETS = {
+    "nq": "NQ", "triviaqa": "TriviaQA", "popqa": "PopQA", "hotpotqa": "HotpotQA", "2wikimultihopqa": "2Wiki",
+    "musique": "MuSiQue", "bamboogle": "Bamboogle", "average": "average",
+}
+
+
+def publish(run: str) -> Path:
+    """Copy the small results of a finished run to outputs/reference/<profile>; return that folder.
+
+    Raises MissingInput when stage 05 has not finished.
+    """
+    root = artifacts.run_dir(run)
+    artifacts.require(run, "05", artifacts.MANIFEST)
+    manifest = artifacts.read_manifest(run, "05")
+    folder = REFERENCE / manifest["parameters"]["profile"]
+
+    def write(temporary: Path) -> None:
+        scores = files.read_table(artifacts.require(run, "04", "scores.parquet"))
+        scores[SCORE_COLUMNS].round(6).to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
+        for path in sorted(root.rglob("*")):
+            if path.suffix in (".csv", ".png") and "notebooks" not in path.parts and path.name != "scores.csv":
+                name = "-".join(part for part in path.relative_to(root).parts if part != "figures")
+                shutil.copyfile(path, temporary / name)
+        _metrics(root).to_csv(temporary / "03_rl-metrics.csv", index=False, lineterminator="\n")
+        _stages(root).to_csv(temporary / "stages.csv", index=False, lineterminator="\n")
+        made_by = {key: manifest[key] for key in ("versions", "platform", "started") if key in manifest}
+        (temporary / "made_by.json").write_text(json.dumps(made_by, indent=1) + "\n", encoding="utf-8")
+
+    return files.save_folder(folder, write)
+
+
+def _metrics(root: Path) -> pd.DataFrame:
+    tables = []
+    for path in sorted(root.glob("03_rl/*/seed*/metrics.jsonl")):
+        table = pd.DataFrame(files.read_jsonl(path))
+        table.insert(0, "arm", path.parts[-3])
+        table.insert(1, "seed", int(path.parts[-2].removeprefix("seed")))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True).round(6)
+
+
+def _stages(root: Path) -> pd.DataFrame:
+    rows = []
+    for path in sorted(root.rglob(artifacts.MANIFEST)):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        rows.append(
+            {
+                "stage": made["stage"], "arm": made["arm"] or "", "seed": made["seed"] if made["arm"] else "",
+                "wall_seconds": round(made["wall_seconds"], 1), "peak_rss_mib": round(made["peak_rss_mib"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def score_block(folder: Path) -> str:
+    """Return the README's table of EM per set and of the three averages, in Markdown."""
+    scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values=[""])
+    lines = ["| method | " + " | ".join(SETS.values()) + " | average F1 | average cover EM |", "|---|" + "---:|" * (len(SETS) + 2)]
+    for method in sorted(scores["method"].unique(), key=list(LABELS).index):
+        mine = scores[scores["method"] == method]
+        cells = [_cell(mine, name, "em", spread=name == "average") for name in SETS]
+        cells += [_cell(mine, "average", metric) for metric in ("f1", "cover_em")]
+        lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(scores: pd.DataFrame, dataset: str, metric: str, *, spread: bool = False) -> str:
+    rows = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric)]
+    if rows.empty:
+        return "–"
+    text = f"{rows['value'].mean():.3f}"
+    return f"**{text}** [{rows['low'].mean():.3f}, {rows['high'].mean():.3f}]" if spread else text
+
+
+def time_block(folder: Path) -> str:
+    """Return the README's table of wall time and memory per stage, in Markdown."""
+    stages = pd.read_csv(folder / "stages.csv", keep_default_na=False)
+    lines = ["| stage | seconds | peak memory, MiB |", "|---|---:|---:|"]
+    for row in stages.to_dict("records"):
+        name = " ".join(str(row[k]) for k in ("stage", "arm") if row[k])
+        lines.append(f"| {name} | {float(row['wall_seconds']):.0f} | {row['peak_rss_mib']} |")
+    return "\n".join(lines)
+
+
+def fill(readme: str, blocks: dict[str, str]) -> str:
+    """Return the README with each ``<!-- name:begin -->`` ... ``<!-- name:end -->`` block replaced."""
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if begin not in readme or end not in readme:
+            raise MissingInput(f"README.md: expected the markers {begin} and {end}, found them missing")
+        head, rest = readme.split(begin, 1)
+        readme = f"{head}{begin}\n{block}\n{end}{rest.split(end, 1)[1]}"
+    return readme
+
+
+def blocks() -> dict[str, str]:
+    """Return every block of the README that comes from the committed reference."""
+    made = {"laptop-scores": score_block(REFERENCE / "laptop"), "laptop-times": time_block(REFERENCE / "laptop")}
+    if (REFERENCE / "smoke" / "stages.csv").is_file():
+        made["smoke-times"] = time_block(REFERENCE / "smoke")
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    """Publish the named run and rewrite the README; return the exit code."""
+    try:
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            print("usage: python -m zerosearch.reference RUN   (a finished run below outputs/)")
+            return 0 if arguments in (["--help"], ["-h"]) else 2
+        print("published to", publish(arguments[0]))
+        if (REFERENCE / "laptop" / "scores.csv").is_file():
+            files.write_atomic(README, fill(README.read_text(encoding="utf-8"), blocks()))
+    except WorkbookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

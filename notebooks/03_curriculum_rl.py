@@ -1,0 +1,370 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Curriculum RL: does a policy learn to search when its search engine is imitated?
+#
+# | | |
+# |---|---|
+# | reads | `questions.jsonl`, `corpus.jsonl` (00), `simulator/` (02, arm `zerosearch`), the base policy |
+# | writes | `policy/`, `metrics.jsonl`, `trajectories.parquet` (a sample of every step), three figures |
+# | time and memory | `smoke`: about 1.5 minutes, 1 GB · `laptop`: about 6 minutes, 1.5 GB, for each arm and seed |
+
+# %% [markdown]
+# ## What you will see
+#
+# 1. The mean reward rises although nobody shows the policy a single search (figure *reward*).
+# 2. The policy begins to search: searches per trajectory go up before the reward does (figure *training*).
+# 3. The planned share of misleading answers is what the policy really met (figure *training*, noise).
+
+# %% tags=["parameters"]
+run: str = "notebook"  # name of the run: files go to outputs/<run>
+profile: str = "smoke"  # which profile set these values
+seed: int = 0  # seed of the run
+threads: int = 1  # CPU threads of this notebook
+arm: str = "zerosearch"  # zerosearch (simulator, curriculum) or search-r1 (real engine, no noise)
+policy_model: str = "micro/policy"  # base policy, also the reference of the KL
+steps: int = 12  # optimiser updates (paper: 200)
+questions_per_step: int = 32  # questions per update (paper: 64)
+group_size: int = 8  # trajectories per question (paper: 5)
+learning_rate: float = 5.0e-4  # constant after a short rise (paper: 1.0e-6 for 3 to 7 billion parameters)
+kl_weight: float = 1.0e-3  # weight of the KL to the base (published code: 1.0e-3)
+clip: float = 0.2  # of the probability ratio (published code: 0.2)
+temperature: float = 1.0  # sampling temperature of the policy (published code: 1)
+noise_start: float = 0.0  # noise probability at the first step (published: 0 or 0.25)
+noise_end: float = 0.5  # noise probability at the last step (published: 0.25, 0.5 or 0.75)
+noise_base: float = 4.0  # how late the noise rises (published: 4)
+passages_per_query: int = 5  # passages per search (paper: 5)
+max_searches: int = 4  # searches per trajectory (published: 2 turns, later 5)
+max_turn_tokens: int = 48  # tokens per policy message (published code: 500)
+max_observation_tokens: int = 160  # tokens of retrieved text per turn (published code: 2048)
+save_every: int = 15  # steps between checkpoints
+
+# %%
+from dataclasses import fields
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+from zerosearch import artifacts, display as show, figures
+from zerosearch.curriculum import Curriculum, mean_rise
+from zerosearch.microworld import models
+from zerosearch.prompts import Prompts
+from zerosearch.questions import read_corpus, read_questions
+from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
+from zerosearch.scoring import f1
+from zerosearch.stage_parameters import Stage03
+from zerosearch.training import arms, objective, policy_rl
+from zerosearch.training.advantages import group_advantages
+from zerosearch.training.policy_trainer import RLSettings
+
+torch.set_num_threads(threads)
+
+# %%
+chosen = arms.get_arm(arm)
+parameters = {field.name: globals()[field.name] for field in fields(Stage03)}
+stage = artifacts.open_stage(run, "03", parameters, arm=arm, seed=seed)
+display(show.table(pd.DataFrame(arms.ARMS.values())[["name", "retriever", "curriculum", "description"]]))
+print(f"this run: {chosen.label}, seed {seed}; files go to {stage.dir.name} of {stage.dir.parent.name}")
+
+# %% [markdown]
+# An **arm** is one way to train. The two arms differ in *what answers the searches*, and in nothing else:
+# same base policy, same questions in the same order, same reward, same number of steps.
+#
+# ## What goes in
+#
+# Training questions only; the questions of notebook 04 are other ones.
+
+# %%
+questions = [q for q in read_questions(stage.require("00", "questions.jsonl")) if q.split == "train"]
+policy, tokenizer = models.load(policy_model)
+prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+print(f"{len(questions):,} training questions, e.g. {questions[0].question!r} -> {questions[0].golden_answers[0]!r}")
+print(f"policy: {policy.num_parameters():,} parameters, vocabulary of {len(tokenizer):,} tokens")
+
+# %% [markdown]
+# ## The curriculum
+#
+# At step $i$ of $m$ each search is answered misleadingly with probability
+#
+# $$p_i = p_s + \frac{b^{i/m} - 1}{b - 1}\,(p_e - p_s)$$
+#
+# Every search draws for itself, also within one trajectory. Before looking: with $p_s = 0$ and
+# $p_e = 0.5$, what is the mean noise over the whole training: more than 0.25, or less?
+
+# %%
+shapes = {
+    f"this run's schedule (b {noise_base:g})": Curriculum(noise_start, noise_end, steps, noise_base),
+    "straight line": Curriculum(noise_start, noise_end, steps, 1.0),
+    "reversed": Curriculum(noise_end, noise_start, steps, noise_base),
+}
+curves = pd.DataFrame(
+    [(name, i, p) for name, c in shapes.items() for i, p in enumerate(c.schedule(), 1)],
+    columns=["curve", "step", "noise_probability"],
+)
+figures.save(figures.curriculum_curves(curves), stage.figures / "curriculum.png")
+
+# %%
+dose = noise_start + mean_rise(noise_base) * (noise_end - noise_start)
+print(f"share of the rise that an average step has seen: {mean_rise(noise_base):.3f} (many steps)")
+print(f"so the policy meets {dose:.3f} noise on average, not {noise_end}")
+
+# %% [markdown]
+# The curve is steep at the end, so most steps see little noise. Whoever compares a curriculum with
+# "always 0.5" compares two *doses* as well as two *orders*.
+#
+# ## The reward, on four toy answers
+#
+# The reward is the F1 between the answer and the golden answer. There is no reward for format or for
+# searching: a trajectory without an answer simply gets 0.
+
+# %%
+toy_answers = ["Port Amber", "Amber", "Port", None]
+toy_rewards = np.array([f1(answer, ["Port Amber"]) for answer in toy_answers])
+print(dict(zip(map(str, toy_answers), toy_rewards.round(3).tolist())))
+
+# %% [markdown]
+# ## Advantages: better than the others of the same group?
+#
+# All trajectories of a question form a **group**. GRPO subtracts the group's mean and divides by its
+# standard deviation. Before running: which of these three groups gives no gradient at all?
+
+# %%
+groups = {"mixed": toy_rewards, "all wrong": np.zeros(4), "all right": np.ones(4)}
+table = pd.DataFrame([
+    {"group": name, "estimator": kind, "advantages": group_advantages(r, np.zeros(4), kind).round(2).tolist()}
+    for name, r in groups.items() for kind in ("grpo", "leave_one_out", "plain")
+])
+display(show.table(table))
+
+# %% [markdown]
+# Without contrast there is nothing to learn: *all wrong* and *all right* give zeros. Only `plain`
+# (reward without a baseline) still pushes when all are right, and never pushes down.
+#
+# ## The loss, on two tokens
+#
+# For each token that the policy wrote: $-\min(r A,\ \mathrm{clip}(r, 1 \pm 0.2)\, A) + \beta\, k_3$, with
+# $r = \pi_{now} / \pi_{sampling}$. One token became 1.5 times as likely, one half as likely; both had
+# a positive advantage. Which one still gets a gradient?
+
+# %%
+old = torch.log(torch.tensor([0.2, 0.2]))
+now = torch.log(torch.tensor([0.3, 0.1])).requires_grad_()
+loss, terms = objective.policy_loss(now, old, torch.ones(2), torch.full((2,), 0.5), clip=clip)
+loss.backward()
+print(f"loss {loss.item():.3f}, tokens cut by the clip: {terms.n_clipped}, gradients {now.grad.tolist()}")
+
+# %% [markdown]
+# The first has gained enough: its gradient is 0 until the next step. The second may still rise.
+#
+# ### The sign of the KL
+#
+# $k_3 = e^{d} - d - 1$ with $d = \log\pi_{base} - \log\pi_{now}$ is never negative and is **added**: drifting
+# away from the base costs. (The published code subtracts it, which rewards drifting.)
+
+# %%
+drifts = torch.tensor([0.0, 0.1, 0.5, 1.0])
+costs = objective.kl_estimate(-1.0 + drifts, torch.full((4,), -1.0))
+print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.tolist())})
+
+# %% [markdown]
+# ## The search engine of this arm
+#
+# `zerosearch` asks the simulator that notebook 02 tuned; `search-r1` asks BM25 over the corpus.
+
+# %%
+passages = read_corpus(stage.require("00", "corpus.jsonl"))
+simulator = stage.require("02", "simulator") if chosen.retriever == "simulator" else None
+retriever = arms.open_retriever(
+    chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator,
+    max_new_tokens=max_observation_tokens,
+)
+curriculum = arms.open_curriculum(chosen, steps, noise_start, noise_end, noise_base)
+print(f"{chosen.label} searches {retriever.name!r}; noise at the last step: {curriculum.noise(steps):.2f}")
+
+# %% [markdown]
+# ## One group before training
+#
+# Eight trajectories of one question, sampled by the untrained policy.
+
+# %%
+limits = RolloutSettings(
+    max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
+    max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
+)
+
+
+def try_question(question, step: int):
+    """Sample one group without noise and return its scored trajectories."""
+    engine = policy_rl.TransformersEngine(policy, tokenizer)
+    requests = [RolloutRequest(question, step, sample) for sample in range(group_size)]
+    return policy_rl.score_trajectories(rollout(requests, engine, retriever, prompts, limits))
+
+# %%
+probe = next((q for q in questions if len(q.metadata.get("hops", ())) == 2), questions[0])
+before = try_question(probe, step=0)
+print(probe.question, "->", probe.golden_answers[0])
+summary = pd.DataFrame(
+    [(s.trajectory.stop_reason, s.trajectory.n_searches, s.trajectory.answer, s.reward) for s in before],
+    columns=["stop reason", "searches", "answer", "reward"],
+)
+display(show.table(summary))
+
+# %% [markdown]
+# The untrained policy mostly answers from memory, and memory cannot help: the facts are in no text it
+# has ever read. Here is one trajectory as it is trained. Tokens marked as the policy's were its choice and enter
+# the loss; the rest (prompt, passages) is read, masked, and never trained.
+
+# %%
+longest = max(before, key=lambda s: len(s.trajectory.token_ids))
+display(show.trajectory(longest, tokenizer))
+mask = longest.trajectory.loss_mask
+print(f"{sum(mask)} of {len(mask)} tokens after the prompt are trained")
+
+# %% [markdown]
+# ## Training
+#
+# Each step: draw questions, sample a group for each, let the retriever answer, score, one update. The
+# update is exactly on-policy, so a step never reuses old trajectories. A run that is cut off goes on
+# from its last complete checkpoint and ends with the same numbers.
+
+# %%
+settings = RLSettings(
+    steps=steps, questions_per_step=questions_per_step, group_size=group_size, learning_rate=learning_rate,
+    kl_weight=kl_weight, clip=clip, seed=seed, save_every=save_every,
+)
+print(f"{steps} steps x {questions_per_step} questions x {group_size} trajectories")
+print(f"  = {steps * questions_per_step * group_size:,} trajectories")
+
+# %% [markdown]
+# Prediction: what moves first, the reward or the number of searches?
+
+# %%
+history = policy_rl.train_policy(
+    questions, policy, tokenizer, retriever, prompts, settings, stage,
+    curriculum=curriculum, rollout_settings=limits, identity={"arm": arm, "inputs": stage.inputs},
+)
+
+# %%
+columns = ["step", "reward_mean", "em", "searches_mean", "noise_planned", "noise_realised", "kl", "entropy", "grad_norm"]
+fifth = max(1, len(history) // 5)
+display(show.table(pd.concat([history.head(2), history.iloc[2:-2:fifth], history.tail(2)])[columns], digits=3))
+
+# %% [markdown]
+# ## Did it learn?
+
+# %%
+metrics = history.assign(arm=arm, seed=seed)
+figures.save(figures.reward_curve(metrics), stage.figures / "reward.png")
+
+# %% [markdown]
+# ### What changed with it
+#
+# Four panels that one watches during training: reward, searches, noise planned against realised, and
+# the distance to the base policy. Reward up with searches flat would mean guessing; KL shooting up with
+# the reward falling would mean collapse.
+
+# %%
+figures.save(figures.training_panels(metrics), stage.figures / "training.png")
+
+# %% [markdown]
+# ### How trajectories end
+#
+# A trajectory earns a reward only by writing an answer. Failed searches (`retriever_error`) are masked
+# from the loss and counted here.
+
+# %%
+stops = history.filter(like="stop_").rename(columns=lambda name: name.removeprefix("stop_"))
+ends = pd.DataFrame({"first fifth": stops.head(fifth).mean(), "last fifth": stops.tail(fifth).mean()})
+display(show.table(ends.rename_axis("stop reason").reset_index(), digits=3))
+
+# %% [markdown]
+# ### Where the time goes
+#
+# And a check that is not about learning: the log-probability of each token as the sampler saw it and as
+# the trainer sees it must agree, or the ratio $r$ means nothing.
+
+# %%
+times = history.filter(like="seconds_").mean().rename(lambda name: name.removeprefix("seconds_"))
+print("seconds per step:", ", ".join(f"{name} {value:.2f}" for name, value in times.items()))
+print(f"sampler against trainer: {history['logprob_gap'].max():.1e} nats per token at most")
+
+# %% [markdown]
+# ## The same question after training
+#
+# Same retriever, no noise, new samples.
+
+# %%
+after = try_question(probe, step=steps + 1)
+for name, group in (("before", before), ("after", after)):
+    answers = ", ".join(str(s.trajectory.answer) for s in group[:4])
+    searches = np.mean([s.trajectory.n_searches for s in group])
+    print(f"{name:>6}: reward {np.mean([s.reward for s in group]):.2f}, searches {searches:.1f}, answers {answers} ...")
+
+# %%
+best = max(after, key=lambda s: (s.reward, -len(s.trajectory.token_ids)))
+display(show.trajectory(best, tokenizer))
+
+# %% [markdown]
+# ## Keep the policy
+
+# %%
+stage.save_model(lambda folder: models.save(policy, tokenizer, folder), "policy")
+policy_rl.finish_training(stage)
+ends = {name: (history[name].head(fifth).mean(), history[name].tail(fifth).mean()) for name in ("reward_mean", "searches_mean")}
+stage.finish(reward_first_fifth=ends["reward_mean"][0], reward_last_fifth=ends["reward_mean"][1], steps=len(history))
+
+# %% [markdown]
+# ## Summary
+
+# %%
+rewards, searches = ends["reward_mean"], ends["searches_mean"]
+noise = history[["noise_planned", "noise_realised"]].mean()
+display(Markdown(f"""
+1. Mean reward, first to last fifth of the steps: **{rewards[0]:.2f} → {rewards[1]:.2f}**.
+2. Searches per trajectory: **{searches[0]:.2f} → {searches[1]:.2f}**.
+3. Noise planned {noise["noise_planned"]:.3f}, met {noise["noise_realised"]:.3f}, averaged over the steps.
+
+A limit: these rewards are earned on training questions, with this arm's own engine and its own noise. What
+the policy is worth is measured by notebook 04, which reads `policy/`: other questions, the real engine, greedy.
+"""))
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Write leave-one-out advantages: each reward minus the mean of the *others* in its group. Why is a
+# baseline that contains the trajectory itself a little worse? (5 minutes)
+
+# %% tags=["exercise"]
+from solutions import check_03_1, check_03_2
+
+
+def my_advantages(rewards):
+    """Return one advantage per reward of a group."""
+    return None
+
+
+check_03_1(my_advantages)
+
+# %% [markdown]
+# **2.** A trajectory is a list of parts `(who wrote it, number of tokens)`. Write its loss mask. What would
+# the policy learn if the mask were True everywhere? (5 minutes)
+
+# %% tags=["exercise"]
+def my_loss_mask(parts):
+    """Return one bool per token: True where the policy wrote it."""
+    return None
+
+
+check_03_2(my_loss_mask)

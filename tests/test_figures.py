@@ -1,0 +1,286 @@
+"""Every figure on a small hand-made table: what is drawn, how it is labelled, how it is saved."""
+
+from __future__ import annotations
+
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import small_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from zerosearch import artifacts, figures, published, published_costs
+from zerosearch.curriculum import Curriculum
+from zerosearch.errors import WorkbookError
+from zerosearch.figures import style
+from zerosearch.figures.learning import running
+from zerosearch.prices import PriceBook
+
+BOOK = PriceBook.load(artifacts.REPO / "data" / "prices.yaml")
+PUBLISHED = published.main_results()
+SCORES, METRICS = small_run.score_rows(), small_run.metric_rows()
+OPTIONS = published_costs.as_options(published_costs.published_costs(BOOK))
+EDGES = pd.DataFrame(
+    [("Ada Reed", "directed", "Grey Harp", "person", "film"), ("Grey Harp", "made_in", "Oldford", "film", "town")],
+    columns=["source", "relation", "target", "source_kind", "target_kind"])
+SCHEDULE = Curriculum(0, 0.5, 100).schedule()
+CURVES = pd.DataFrame({"curve": "rising", "step": range(1, 101), "noise_probability": SCHEDULE})
+LABELS = pd.DataFrame([("judge", "useful", 30, 0.3), ("judge", "misleading", 70, 0.7),
+                       ("trajectory", "useful", 10, 0.1), ("trajectory", "misleading", 90, 0.9)],
+                      columns=["label_kind", "label", "n", "share"])
+QUALITY = pd.DataFrame([(w, k, m, v, 50, v - 0.05, v + 0.05) for k in ("useful", "misleading")
+                        for m, b, a in (("golden_present", 0.2, 0.8), ("style_distance", 2.0, 1.5))
+                        for w, v in (("before", b), ("after", a))],
+                       columns=["when", "kind", "metric", "value", "n", "low", "high"])
+CARD = pd.DataFrame([("policy", "copies_from_passage", 0.9, 200), ("simulator", "states_the_note", 0.3, 200)],
+                    columns=["model", "ability", "value", "n"])
+RECALL = pd.DataFrame([("nq", 0.9, 40), ("musique", 0.1, 40)], columns=["dataset", "recall", "n"])
+SEARCHES = pd.DataFrame({"method": ["direct"] * 4 + ["zerosearch"] * 4, "n_searches": [0, 0, 0, 0, 1, 2, 2, 3]})
+MANIFESTS = [{"stage": "00_micro_world", "arm": None, "seed": None, "wall_seconds": 60.0, "peak_rss_mib": 512.0},
+             {"stage": "03_rl", "arm": "zerosearch", "seed": 1, "wall_seconds": 120.0, "peak_rss_mib": 2048.0}]
+LINES = published_costs.published_lines(BOOK)
+
+DRAWN = {
+    "scores_by_dataset": lambda: figures.scores_by_dataset(SCORES),
+    "published_beside_ours": lambda: figures.published_beside_ours(SCORES, PUBLISHED),
+    "searches_histogram": lambda: figures.searches_histogram(SEARCHES),
+    "headline": lambda: figures.headline(SCORES, OPTIONS),
+    "reward_curve": lambda: figures.reward_curve(METRICS),
+    "training_panels": lambda: figures.training_panels(METRICS),
+    "curriculum_curves": lambda: figures.curriculum_curves(CURVES),
+    "label_stats": lambda: figures.label_stats(LABELS),
+    "simulator_quality": lambda: figures.simulator_quality(QUALITY),
+    "cost_bars": lambda: figures.cost_bars(OPTIONS),
+    "break_even": lambda: figures.break_even(LINES, run_queries=64_000),
+    "world_graph": lambda: figures.world_graph(EDGES, highlight=["Ada Reed", "Grey Harp"]),
+    "retrieval_recall": lambda: figures.retrieval_recall(RECALL),
+    "ability_card": lambda: figures.ability_card(CARD),
+    "stage_times": lambda: figures.stage_times(MANIFESTS),
+}
+EMPTY = {
+    "scores_by_dataset": lambda: figures.scores_by_dataset(SCORES.iloc[:0]),
+    "scores_by_dataset, other metric": lambda: figures.scores_by_dataset(SCORES, metric="f1"),
+    "published_beside_ours": lambda: figures.published_beside_ours(SCORES, PUBLISHED, policy="GPT"),
+    "searches_histogram": lambda: figures.searches_histogram(SEARCHES.query("method == 'direct'")),
+    "headline": lambda: figures.headline(SCORES, OPTIONS.iloc[:0]),
+    "reward_curve": lambda: figures.reward_curve(METRICS.drop(columns="reward_mean")),
+    "training_panels": lambda: figures.training_panels(METRICS.iloc[:0]),
+    "curriculum_curves": lambda: figures.curriculum_curves(CURVES.iloc[:0]),
+    "label_stats": lambda: figures.label_stats(LABELS.iloc[:0]),
+    "simulator_quality": lambda: figures.simulator_quality(QUALITY.iloc[:0]),
+    "cost_bars": lambda: figures.cost_bars(OPTIONS.iloc[:0]),
+    "break_even": lambda: figures.break_even(LINES.iloc[:0]),
+    "world_graph": lambda: figures.world_graph(EDGES.iloc[:0]),
+    "retrieval_recall": lambda: figures.retrieval_recall(RECALL.iloc[:0]),
+    "ability_card": lambda: figures.ability_card(CARD.iloc[:0]),
+    "stage_times": lambda: figures.stage_times([]),
+}
+
+
+def _visible(figure):
+    return [axes for axes in figure.axes if axes.get_visible()]
+
+
+def _markers(axes, color):
+    """Return (x, y) of all markers of a colour."""
+    lines = [line for line in axes.lines if line.get_marker() not in ("None", None, "") and len(line.get_xdata())]
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines if to_rgb(line.get_color()) == to_rgb(color)]
+
+
+def test_every_figure_function_is_drawn_here():
+    functions = {name for name in figures.__all__ if callable(getattr(figures, name))}
+    helpers = {"WorkbookFigure", "average_scores", "look", "png_bytes", "save"}
+    assert functions - helpers == set(DRAWN)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_title_labels_and_text_fit_the_figure(name):
+    figure = DRAWN[name]()
+    assert len(figure.get_suptitle()) > 15
+    if name != "world_graph":
+        labels = " ".join(axes.get_xlabel() + axes.get_ylabel() for axes in _visible(figure))
+        assert re.search(r"\(.+\)|step|per ", labels), labels
+        bottom = [axes for axes in _visible(figure) if axes.get_subplotspec().is_last_row()]
+        assert all(axes.get_xlabel() for axes in bottom)
+    canvas, box = FigureCanvasAgg(figure), figure.bbox
+    canvas.draw()
+    for text in [*figure.texts, figure._suptitle, *(t for axes in _visible(figure) for t in axes.texts)]:
+        extent = text.get_window_extent(canvas.get_renderer())
+        assert extent.x0 >= -2 and extent.x1 <= box.x1 + 2 and extent.y1 <= box.y1 + 2, text.get_text()
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_or_incomplete_table_is_a_readable_error(name):
+    with pytest.raises(WorkbookError, match=r"^figure \w+.*: expected .*, found .*; run stage 0\d first"):
+        EMPTY[name]()
+
+
+def test_scores_are_drawn_where_they_belong():
+    figure = figures.scores_by_dataset(SCORES)
+    panels = {axes.get_title(loc="left"): axes for axes in _visible(figure)}
+    assert list(panels) == list(style.DATASET_LABELS.values())
+    names = [label.get_text() for label in panels["NQ"].get_yticklabels()]
+    assert names == ["Direct answer", "Untrained, may search", "Search-R1, real engine", "ZeroSearch, simulator"]
+    assert _markers(panels["PopQA"], style.LOOKS["zerosearch"].color) == [(0.70, 3)]
+    intervals = [tuple(line.get_xdata()) for line in panels["NQ"].lines if len(line.get_xdata()) == 2]
+    assert (pytest.approx(0.65), pytest.approx(0.75)) in intervals
+    assert "not clearly ahead of ZeroSearch" in figure.get_suptitle()
+
+
+def test_average_is_over_sets_and_its_interval_combines_theirs():
+    row = figures.average_scores(SCORES).set_index("method").loc["zerosearch"]
+    assert row["value"] == pytest.approx(0.70) and row["n"] == 700
+    assert row["high"] - row["value"] == pytest.approx(0.05 / np.sqrt(7))
+    ready = pd.DataFrame([("zerosearch", "average", 0, "em", 0.5, 700, 0.4, 0.6)], columns=SCORES.columns)
+    given = pd.concat([SCORES, ready])
+    assert figures.average_scores(given).set_index("method").loc["zerosearch", "value"] == 0.5
+
+
+def test_published_values_are_hollow_without_interval_and_ours_are_filled():
+    figure = figures.published_beside_ours(SCORES, PUBLISHED)
+    ours, theirs = figure.axes
+    assert ours.get_title(loc="left") == "Ours, measured" and "Published" in theirs.get_title(loc="left")
+    hollow = [line for line in theirs.lines if line.get_marker() == "D" and len(line.get_xdata()) == 1]
+    assert hollow and all(line.get_markerfacecolor() == "white" for line in hollow)
+    assert not [line for line in theirs.lines if line.get_marker() == "None" and line.get_linewidth() > 2]
+    assert theirs.get_facecolor() != ours.get_facecolor()
+    blue = style.LOOKS["search-r1"].color
+    assert 0.4060 in [round(x, 4) for x, _ in _markers(theirs, blue)]
+    assert "72" in " ".join(text.get_text() for text in figure.texts)
+
+
+def test_histogram_bars_are_shares_of_questions():
+    figure = figures.searches_histogram(SEARCHES)
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == [0.0, 0.25, 0.5, 0.25]
+    assert "2.0 times" in figure.get_suptitle() and "Direct answer" in figure.texts[-1].get_text()
+
+
+def test_reward_curve_names_arms_and_tells_the_finding():
+    figure = figures.reward_curve(METRICS)
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["ZeroSearch, simulator", "Search-R1, real engine"]
+    assert "0.20 to 0.40 (ZeroSearch)" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_running_mean_and_error_by_hand():
+    means, errors = running(np.array([1.0, 2.0, 6.0]), 3)
+    assert means.tolist() == [1.5, 3.0, 4.0]
+    assert errors[1] == pytest.approx(np.std([1, 2, 6], ddof=1) / np.sqrt(3))
+
+
+def test_training_panels_show_plan_and_realised_noise_of_the_noisy_arm_only():
+    figure = figures.training_panels(METRICS)
+    noise = figure.axes[2]
+    assert [text.get_text() for text in noise.get_legend().get_texts()] == ["planned", "realised share"]
+    assert noise.lines[1].get_ydata().tolist() == pytest.approx([0.1, 0.2])
+    quiet = figures.training_panels(METRICS.query("arm == 'search-r1'").assign(kl=None))
+    assert "no noise in these runs" in [text.get_text() for text in quiet.axes[2].texts]
+
+
+def test_curriculum_title_gives_the_dose():
+    figure = figures.curriculum_curves(CURVES)
+    assert "ends at noise 0.50 but averages 0.197" in figure.get_suptitle()
+
+
+def test_label_shares_stack_to_one():
+    figure = figures.label_stats(LABELS)
+    bars = figure.axes[0].patches
+    assert sorted(round(bar.get_width(), 2) for bar in bars) == [0.1, 0.3, 0.7, 0.9]
+    said = figure.get_suptitle().replace("\n", " ")
+    assert said == "Labelled useful: 10 % by trajectory outcome, 30 % by judge per passage"
+
+
+def test_quality_reports_the_share_that_moved_most_and_marks_other_scales():
+    figure = figures.simulator_quality(QUALITY)
+    assert "golden present" in figure.get_suptitle() and "0.20 → 0.80" in figure.get_suptitle()
+    assert [axes.get_xlabel() for axes in _visible(figure)] == ["share (0 to 1)", "value"]
+
+
+def test_cost_bars_add_up_and_hatch_what_is_assumed():
+    full = published_costs.full_costs(BOOK)
+    figure = figures.cost_bars(full)
+    widths = [bar for bar in figure.axes[0].patches if bar.get_width() > 0]
+    assert sum(bar.get_width() for bar in widths) == pytest.approx(full["usd"].sum())
+    assert sum(bar.get_hatch() is not None for bar in widths) == (full["basis"] == "assumption").sum()
+    assert re.search(r"80\.9 % less", figure.get_suptitle())
+
+
+def test_break_even_marks_every_crossing_on_logarithmic_axes():
+    figure = figures.break_even(LINES, run_queries=64_000)
+    axes = figure.axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert [text.get_text() for text in axes.texts] == ["1,931", "3,862", "7,724"]
+    never = LINES.assign(break_even=np.inf)
+    assert figures.break_even(never).get_suptitle() == "Simulating never gets cheaper at these prices"
+
+
+def test_world_graph_names_every_entity_and_relation_and_is_the_same_every_time():
+    first, second = (figures.world_graph(EDGES) for _ in range(2))
+    words = {text.get_text() for text in first.axes[0].texts}
+    assert {"Ada Reed", "Grey Harp", "Oldford", "directed", "made in"} <= words
+    assert figures.png_bytes(first) == figures.png_bytes(second)
+
+
+def test_ability_card_uses_wilson_intervals_when_the_table_has_none():
+    axes = figures.ability_card(CARD).axes[0]
+    low, high = style.wilson(0.9, 200)
+    drawn = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert pytest.approx([low, high]) in drawn
+    assert low == pytest.approx(0.8506, abs=1e-3) and high == pytest.approx(0.9343, abs=1e-3)
+
+
+def test_stage_times_names_arms_and_sums_minutes():
+    figure = figures.stage_times(MANIFESTS)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["00 micro world", "03 ZeroSearch, seed 1"]
+    assert figure.get_suptitle() == "3.0 minutes in all, 2.0 GiB at most"
+
+
+def test_headline_shows_scores_and_bills():
+    figure = figures.headline(SCORES, OPTIONS)
+    assert "EM 0.70; trained on the real engine 0.72, untrained 0.04" in figure.get_suptitle().replace("\n", " ")
+    assert {"$587", "$70.80"} <= {text.get_text() for text in figure.axes[1].texts}
+
+
+@pytest.mark.parametrize(("amount", "text"), [
+    (586.67, "$587"), (17.7, "$17.70"), (0.0, "$0.00"), (0.0123, "$0.012"), (0.5, "$0.50"), (1301.4, "$1,301")])
+def test_dollars_read_as_one_would_say_them(amount, text):
+    assert style.usd(amount) == text
+
+
+def test_save_writes_title_and_notes_into_the_png(tmp_path):
+    figure = figures.published_beside_ours(SCORES, PUBLISHED)
+    path = figures.save(figure, tmp_path / "a" / "b.png", dpi=80)
+    with Image.open(path) as image:
+        assert image.size[0] == pytest.approx(9.6 * 80, abs=1)
+        assert image.info["Title"].startswith("ZeroSearch minus Search-R1")
+        assert "arXiv 2505.04588" in image.info["Description"]
+    assert [p.name for p in path.parent.iterdir()] == ["b.png"], "no temporary file is left"
+
+
+def test_save_refuses_other_formats(tmp_path):
+    with pytest.raises(WorkbookError, match="b.png"):
+        figures.save(figures.label_stats(LABELS), tmp_path / "b.pdf")
+
+
+def test_drawing_changes_no_global_state_and_ignores_the_callers_style():
+    before = dict(matplotlib.rcParams)
+    expected = figures.png_bytes(figures.label_stats(LABELS), dpi=60)
+    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
+        assert figures.png_bytes(figures.label_stats(LABELS), dpi=60) == expected
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    assert figures.label_stats(LABELS)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_looks_differ_in_colour_or_marker():
+    looks = [(how.color, how.marker) for how in style.LOOKS.values()]
+    assert len(set(looks)) == len(looks)
+    assert figures.look("my-method", 3).label == "my-method"

@@ -1,0 +1,78 @@
+"""The README: its commands run, its paths exist, its numbers are those of the committed reference."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from zerosearch import artifacts, reference
+
+README = (artifacts.REPO / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines() if line.split("#")[0].strip()
+]
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?!https?:)[^)#]+)\)", README))))
+def test_linked_paths_exist(path: str) -> None:
+    assert (artifacts.REPO / path).exists(), f"README links {path}, which does not exist"
+
+
+def test_the_tree_names_what_is_there() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    names = [line.split()[0] for line in tree.strip().splitlines()]
+    missing = [name for name in names if not (artifacts.REPO / name).exists()]
+    assert not missing, f"the README's tree names {missing}"
+
+
+def test_every_block_comes_from_the_committed_reference() -> None:
+    assert reference.fill(README, reference.blocks()) == README, (
+        "README.md: expected the tables of outputs/reference; rewrite them with "
+        "`python -m zerosearch.reference laptop` after a run"
+    )
+
+
+def test_reference_keeps_what_the_readme_promises() -> None:
+    scores = pd.read_csv(reference.REFERENCE / "laptop" / "scores.csv")
+    assert {"method", "dataset", "seed", "metric", "value", "n"} <= set(scores.columns)
+    per_set = scores[(scores["metric"] == "em") & (scores["dataset"] != "average")]
+    assert (per_set.loc[per_set["dataset"] != "bamboogle", "n"] >= 150).all()
+    assert (per_set.loc[per_set["dataset"] == "bamboogle", "n"] == 125).all()
+    average = scores[(scores["metric"] == "em") & (scores["dataset"] == "average")].set_index("method")["value"]
+    assert average["search"] <= 0.15, "untrained policy: README claims poor habits"
+    assert average["zerosearch"] >= 0.60 and average["search-r1"] >= 0.60
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("./run_all.sh")])
+def test_run_commands_are_understood(command: str, tmp_path: Path) -> None:
+    """Each quoted command, as a dry run: the options exist and the plan can be made."""
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "nq_train.jsonl").write_text('{"id": "1", "question": "a", "golden_answers": ["b"]}\n')
+    (tmp_path / "q" / "nq.jsonl").write_text('{"id": "1", "question": "c", "golden_answers": ["b"]}\n')
+    (tmp_path / "c.jsonl").write_text('{"id": "1", "title": "t", "text": "b"}\n')
+    words = command.split()[1:]
+    words = [{"DIR": str(tmp_path / "q"), "FILE": str(tmp_path / "c.jsonl")}.get(w, w) for w in words]
+    if "--list" not in words and "--dry-run" not in words:
+        words.append("--dry-run")
+    done = subprocess.run(
+        [sys.executable, "-m", "zerosearch.cli", *words], capture_output=True, text=True, timeout=120,
+        env={**__import__("os").environ, "ZEROSEARCH_OUTPUTS": str(tmp_path / "outputs")},
+    )
+    wanted = (0, 1, 2) if "--clean" in words or "--only" in words or "--from" in words else (0,)
+    assert done.returncode in wanted, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_tests_and_modules_named_in_the_readme_exist() -> None:
+    for module in re.findall(r"python -m (zerosearch(?:\.\w+)*)", README):
+        parts = module.split(".")
+        assert (artifacts.REPO / "lib" / Path(*parts)).with_suffix(".py").is_file(), module
+    for name in re.findall(r"`(tests/\w+\.py)`", README):
+        assert (artifacts.REPO / name).is_file(), name

@@ -1,0 +1,110 @@
+"""Checked lines: every kind of damage is named with its line, and nothing is lost beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zerosearch.errors import MissingInput
+from zerosearch.rows import MAX_SHOWN, Lines, Row
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8,
+)
+
+
+def row(fields: object, ids: dict[str, int] | None = None) -> Row:
+    return Row(json.dumps(fields).encode(), "f.jsonl:7", {} if ids is None else ids, 7)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b"{", "bad JSON"), (b"[1]", "expected a JSON object, found [1]"), (b'"x"', 'found "x"'),
+        (b'{"a": "\xff"}', "found byte 0xff at column 8"), (b"{'a': 1}", "bad JSON"),
+        (rb'{"a": "\ud83d"}', "half of a surrogate pair"), (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_lines_that_are_no_objects(line: bytes, complaint: str) -> None:
+    found = Row(line, "f.jsonl:7", {}, 7)
+    assert found.fields is None and len(found.faults) == 1
+    assert found.faults[0].startswith("f.jsonl:7: ") and complaint in found.faults[0]
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    assert Row(rb'{"a": "\ud83d\ude00"}', "f:1", {}, 1).text("a") == "\U0001f600"
+
+
+def test_ids_are_texts_or_whole_numbers_and_new() -> None:
+    ids: dict[str, int] = {}
+    assert row({"id": 12}, ids).key("id") == "12"
+    again = row({"id": "12"}, ids)
+    again.key("id")
+    assert again.faults == ["f.jsonl:7: id: expected an id of its own, found '12' of line 7 again"]
+    for wrong in (True, 1.5, "", " ", None, []):
+        found = row({"id": wrong})
+        found.key("id")
+        assert len(found.faults) == 1, wrong
+
+
+def test_a_missing_key_names_the_nearest_one() -> None:
+    found = row({"golden_answer": ["x"]})
+    assert found.answers("golden_answers") == ()
+    assert found.faults[0].endswith("found no such key; did you mean 'golden_answer'?")
+
+
+@pytest.mark.parametrize("wrong", ["Paris", [], [""], ["a", " "], ["a", 1], {"a": 1}, None])
+def test_answers_are_a_list_of_texts(wrong: object) -> None:
+    found = row({"golden_answers": wrong})
+    assert found.answers("golden_answers") == () and len(found.faults) == 1
+
+
+def test_defaults_and_choices() -> None:
+    found = row({"title": "", "split": "test", "metadata": [1]})
+    assert found.text("title", default="") == "" and found.text("other", default="") == ""
+    assert found.faults == []
+    assert (found.choice("split", ("train", "eval")), found.mapping("metadata")) == ("", {})
+    assert "expected one of train, eval, found \"test\"" in found.faults[0] and "an object" in found.faults[1]
+    assert row({}).mapping("metadata") == {}
+
+
+def test_separators_inside_a_text_do_not_break_the_line(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three\x0bfour\x1cfive"
+    path = tmp_path / "f.jsonl"
+    path.write_text(json.dumps({"id": "1", "text": text}, ensure_ascii=False) + "\r\n\r\n", encoding="utf-8")
+    lines = Lines(path)
+    assert [r.text("text") for r in lines] == [text] and lines.problems == []
+
+
+def test_mark_at_the_start_and_missing_last_newline(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id": 1}\n\n{"id": 2}')
+    assert [(r.key("id"), r.number) for r in Lines(path)] == [("1", 1), ("2", 3)]
+
+
+def test_many_problems_are_counted_not_all_listed(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text("{\n" * (MAX_SHOWN + 5))
+    lines = Lines(path)
+    assert list(lines) == [] and len(lines.problems) == MAX_SHOWN + 5
+    assert len(lines.listing()) == MAX_SHOWN + 1 and lines.listing()[-1].endswith("and 5 more")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(MissingInput, match="expected a file of JSON lines"):
+            list(Lines(path))
+
+
+@given(ANY_JSON)
+@settings(max_examples=150, deadline=None)
+def test_any_json_gives_a_value_or_a_complaint(value: object) -> None:
+    found = row({"x": value})
+    results = found.text("x"), found.answers("x"), found.key("x")
+    faulty = sum(not result for result in results)
+    assert len(found.faults) == faulty
