@@ -42,6 +42,8 @@ corpus_file: str = ""  # your own passages, id, title, text per line
 train_fraction: float = 0.2  # share of your nq and hotpotqa that trains when there is no <set>_train.jsonl
 
 # %%
+from dataclasses import fields
+
 import pandas as pd
 import torch
 from IPython.display import display
@@ -51,9 +53,10 @@ from zerosearch.labels import retrieval_recall
 from zerosearch.microworld import bases, prepare, pretrain_texts, world as micro
 from zerosearch.questions import write_corpus, write_questions
 from zerosearch.retrievers.bm25 import BM25Retriever
+from zerosearch.stage_parameters import Stage00
 
 torch.set_num_threads(threads)
-parameters = {name: globals()[name] for name in prepare.PARAMETERS}
+parameters = {field.name: globals()[field.name] for field in fields(Stage00)}
 stage = artifacts.open_stage(run, "00", parameters)
 
 # %% [markdown]
@@ -131,7 +134,7 @@ print("  golden answers:", "; ".join(chained.golden_answers))
 engine = BM25Retriever(passages, k=5)
 evaluated = [q for q in questions if q.split == "eval"]
 recall = retrieval_recall(evaluated, engine)
-recall.to_csv(stage.path("retrieval_recall.csv"), index=False)
+stage.write_table(recall, "retrieval_recall.csv")
 display(recall)
 
 # %%

@@ -44,6 +44,7 @@ n_quality_requests: int = 100  # held-out queries of the quality report
 max_length: int = 256  # tokens of prompt and passages
 
 # %%
+from collections import defaultdict
 from dataclasses import fields
 
 import pandas as pd
@@ -55,9 +56,10 @@ from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.labels import table_to_pairs
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
+from zerosearch.schema import Passage
 from zerosearch.stage_parameters import Stage02
 from zerosearch.training import renaming, simulator_data, simulator_quality as quality, simulator_sft
-from zerosearch.training.arms import SIMULATOR_TEMPERATURE
+from zerosearch.training.arm_setup import SIMULATOR_TEMPERATURE
 
 torch.set_num_threads(threads)
 
@@ -68,7 +70,8 @@ torch.set_num_threads(threads)
 parameters = {field.name: globals()[field.name] for field in fields(Stage02)}
 stage = artifacts.open_stage(run, "02", parameters)
 pairs = table_to_pairs(artifacts.read_table(stage.require("01", "pairs.parquet")))
-print(f"{len(pairs):,} searches of the real engine, {sum(p.label_judge == 'useful' for p in pairs):,} useful to the judge")
+n_useful = sum(pair.label_judge == "useful" for pair in pairs)
+print(f"{len(pairs):,} searches of the real engine, {n_useful:,} useful to the judge")
 
 # %% [markdown]
 # ## What there is to learn from
@@ -93,7 +96,8 @@ model, tokenizer = models.load(simulator_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
 examples = simulator_data.examples_from_pairs(pairs, label_kind, seed)
 first = examples[0]
-print(prompts.simulator_prompt(first.query, first.question, first.golden_answer, first.useful, len(first.passages)), end="")
+k = len(first.passages)
+print(prompts.simulator_prompt(first.query, first.question, first.golden_answer, first.useful, k), end="")
 print(prompts.simulator_target(first.passages))
 
 # %% [markdown]
@@ -108,7 +112,9 @@ kinds = pd.Series(["useful" if e.useful else "misleading" for e in examples]).va
 print(f"{n_leaking} leaking examples dropped; left: {kinds.to_dict()}")
 
 # %% [markdown]
-# They come from queries for an earlier fact: the answer stood nearby, but not as the fact that was asked for.
+# They come from queries for another fact of the chain: the answer stood nearby, but not as the fact that
+# was asked for. A useful search gives two examples: its whole list, and, as the hardest misleading one, what
+# stood beside the useful passage (filled up to the same length).
 #
 # Some questions are held out completely. The quality report will ask about them, and only about them.
 
@@ -124,9 +130,9 @@ print(f"{len(training):,} examples to learn from, {len(held_out):,} held out")
 # everywhere in the example, another one each time. On a toy:
 
 # %%
+passage = Passage("p1", "Silver Harbor", "Silver Harbor was directed by Anka Falk.")
 toy = renaming.SimulatorExample(
-    query="director of Silver Harbor", question="who directed Silver Harbor", golden_answer="Anka Falk", useful=True,
-    passages=(renaming.Passage("p1", "Silver Harbor", "Silver Harbor was directed by Anka Falk."),),
+    "director of Silver Harbor", "who directed Silver Harbor", "Anka Falk", True, (passage,)
 )
 renamed = renaming.apply_names(toy, {"Silver Harbor": "Paper Moon", "Anka Falk": "Gino Ravel"})
 print(f"{renamed.query} | {renamed.question} | {renamed.golden_answer} | {renamed.passages[0].text}")
@@ -154,7 +160,7 @@ useful = next((e for e in training if e.useful and quality.has_answer(e)), train
 lesson = simulator_data.encode(useful, prompts, golden_weight, max_length)
 learned = lesson.input_ids[lesson.n_prompt :] if lesson else ()
 heavy = [tokenizer.decode([i]) for i, w in zip(learned, lesson.weights if lesson else ()) if w != 1.0]
-print(f"golden answer {useful.golden_answer!r}: {len(heavy)} of {len(learned)} learned tokens are heavy: {heavy}")
+print(f"{useful.golden_answer!r}: {len(heavy)} of {len(learned)} learned tokens are heavy: {heavy}")
 
 # %% [markdown]
 # The loss is a weighted mean. Three tokens with log-probabilities -1, -2, -3, the middle one heavy:
@@ -191,7 +197,8 @@ settings = simulator_sft.SFTSettings(
     rename_share=rename_share, max_length=max_length, seed=seed,
 )
 history = simulator_sft.tune_simulator(
-    training, model, tokenizer, prompts, settings, stage, identity={"inputs": stage.inputs, "base": simulator_model}
+    training, model, tokenizer, prompts, settings, stage,
+    identity={"inputs": stage.inputs, "base": simulator_model},
 )
 
 # %% [markdown]
@@ -245,8 +252,9 @@ def value(when: str, kind: str, metric: str) -> float:
     return float(row.iloc[0]) if len(row) else float("nan")
 
 
-print(f"altered answer present:  {value('before', 'altered', 'answer_present'):.2f} -> {value('after', 'altered', 'answer_present'):.2f}")
-print(f"original answer present: {value('after', 'altered', 'original_answer_present'):.2f}")
+for metric in ("answer_present", "original_answer_present"):
+    moments = [value(when, "altered", metric) for when in ("before", "after")]
+    print(f"altered, {metric}: {moments[0]:.2f} -> {moments[1]:.2f}")
 
 # %% [markdown]
 # ### Read it yourself
@@ -278,6 +286,8 @@ display(show.table(gate))
 
 # %% [markdown]
 # ## Keep the simulator
+#
+# Weights and tokenizer together, in the format of `transformers`.
 
 # %%
 stage.save_model(lambda folder: models.save(model, tokenizer, folder), "simulator")
@@ -285,20 +295,23 @@ simulator_sft.finish_tuning(stage)
 stage.finish(
     examples=len(training), held_out=len(held_out), gate_passed=bool(gate["passed"].all()),
     useful=value("after", "useful", "answer_present"), leaked=value("after", "misleading", "answer_present"),
-)
+);
 
 # %% [markdown]
 # ## Summary
 
 # %%
+told = {
+    (kind, metric): f"{value('before', kind, metric):.3f} → {value('after', kind, metric):.3f}"
+    for kind, metric in report[["kind", "metric"]].drop_duplicates().itertuples(index=False)
+}
+told = defaultdict(lambda: "not measured", told)
 display(Markdown(f"""
-1. Golden answer in useful passages: **{value("before", "useful", "answer_present"):.2f} →
-   {value("after", "useful", "answer_present"):.2f}**; leaked into misleading ones:
-   **{value("before", "misleading", "answer_present"):.2f} → {value("after", "misleading", "answer_present"):.2f}**.
-2. With another golden answer in the prompt, that one comes out in **{value("after", "altered", "answer_present"):.2f}**
-   of the cases, the original one in {value("after", "altered", "original_answer_present"):.2f}.
-3. Style distance of useful passages: {value("before", "useful", "style_distance"):.3f} →
-   **{value("after", "useful", "style_distance"):.3f}** bits.
+1. Golden answer in useful passages: **{told["useful", "answer_present"]}**;
+   leaked into misleading ones: **{told["misleading", "answer_present"]}**.
+2. With another golden answer in the prompt, that one comes out: **{told["altered", "answer_present"]}**;
+   the original one still: {told["altered", "original_answer_present"]}.
+3. Style distance of useful passages: **{told["useful", "style_distance"]}** bits.
 
 A limit: the simulator answers queries about things that do not exist as readily as any other. Notebook 03
 trains a policy on it and reads `simulator/`.
@@ -322,8 +335,8 @@ def my_leak_share(lists, answers):
 check_02_1(my_leak_share)
 
 # %% [markdown]
-# **2.** Exchange several names in a text at once: `{"Anka Falk": "Bruno Holm", "Bruno Holm": "Anka Falk"}` must
-# swap the two. Why does one `replace` after the other fail? (10 minutes)
+# **2.** Exchange several names in a text at once: `{"Anka Falk": "Bruno Holm", "Bruno Holm": "Anka Falk"}`
+# must swap the two. Why does one `replace` after the other fail? (10 minutes)
 
 # %% tags=["exercise"]
 def my_rename_all(text, mapping):

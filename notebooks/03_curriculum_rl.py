@@ -17,7 +17,7 @@
 # |---|---|
 # | reads | `questions.jsonl`, `corpus.jsonl` (00), `simulator/` (02, arm `zerosearch`), the base policy |
 # | writes | `policy/`, `metrics.jsonl`, `trajectories.parquet` (a sample of every step), three figures |
-# | time and memory | `smoke`: about 1.5 minutes, 1 GB · `laptop`: about 6 minutes, 1.5 GB, for each arm and seed |
+# | time and memory | `smoke`: about 90 s, 1 GB · `laptop`: about 6 minutes, 1.5 GB (each arm and seed) |
 
 # %% [markdown]
 # ## What you will see
@@ -65,11 +65,15 @@ from zerosearch.questions import read_corpus, read_questions
 from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
 from zerosearch.scoring import f1
 from zerosearch.stage_parameters import Stage03
-from zerosearch.training import arms, objective, policy_rl
+from zerosearch.training import arm_setup, arms, objective, policy_rl
 from zerosearch.training.advantages import group_advantages
 from zerosearch.training.policy_trainer import RLSettings
 
 torch.set_num_threads(threads)
+
+# %% [markdown]
+# An **arm** is one way to train. The two arms differ in *what answers the searches*, and in nothing else:
+# same base policy, same questions in the same order, same reward, same number of steps.
 
 # %%
 chosen = arms.get_arm(arm)
@@ -79,18 +83,20 @@ display(show.table(pd.DataFrame(arms.ARMS.values())[["name", "retriever", "curri
 print(f"this run: {chosen.label}, seed {seed}; files go to {stage.dir.name} of {stage.dir.parent.name}")
 
 # %% [markdown]
-# An **arm** is one way to train. The two arms differ in *what answers the searches*, and in nothing else:
-# same base policy, same questions in the same order, same reward, same number of steps.
+# The stage's folder remembers its parameters and the hashes of its inputs: a training that was cut off
+# goes on, a changed one starts afresh.
 #
 # ## What goes in
 #
-# Training questions only; the questions of notebook 04 are other ones.
+# Training questions only; the questions of notebook 04 are other ones. The policy is the untrained base:
+# it can read, and it has poor habits.
 
 # %%
 questions = [q for q in read_questions(stage.require("00", "questions.jsonl")) if q.split == "train"]
 policy, tokenizer = models.load(policy_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-print(f"{len(questions):,} training questions, e.g. {questions[0].question!r} -> {questions[0].golden_answers[0]!r}")
+one = questions[0]
+print(f"{len(questions):,} training questions, e.g. {one.question!r} -> {one.golden_answers[0]!r}")
 print(f"policy: {policy.num_parameters():,} parameters, vocabulary of {len(tokenizer):,} tokens")
 
 # %% [markdown]
@@ -113,16 +119,18 @@ curves = pd.DataFrame(
     [(name, i, p) for name, c in shapes.items() for i, p in enumerate(c.schedule(), 1)],
     columns=["curve", "step", "noise_probability"],
 )
-figures.save(figures.curriculum_curves(curves), stage.figures / "curriculum.png")
-
-# %%
 dose = noise_start + mean_rise(noise_base) * (noise_end - noise_start)
-print(f"share of the rise that an average step has seen: {mean_rise(noise_base):.3f} (many steps)")
-print(f"so the policy meets {dose:.3f} noise on average, not {noise_end}")
+print(f"an average step has seen {mean_rise(noise_base):.3f} of the rise: noise {dose:.3f}, not {noise_end}")
+figure = figures.curriculum_curves(curves)
+figures.save(figure, stage.figures / "curriculum.png")
+figure
 
 # %% [markdown]
-# The curve is steep at the end, so most steps see little noise. Whoever compares a curriculum with
-# "always 0.5" compares two *doses* as well as two *orders*.
+# Less. The curve is steep at the end, so most steps see little noise. The mean share of the rise has a
+# closed form, $1/\ln b - 1/(b - 1)$; for the published $b = 4$ it is 0.388.
+#
+# Whoever compares a curriculum with "always 0.5" compares two *doses* as well as two *orders*. A fair
+# opponent of the curriculum is a constant noise of the same mean.
 #
 # ## The reward, on four toy answers
 #
@@ -135,6 +143,9 @@ toy_rewards = np.array([f1(answer, ["Port Amber"]) for answer in toy_answers])
 print(dict(zip(map(str, toy_answers), toy_rewards.round(3).tolist())))
 
 # %% [markdown]
+# Half an answer is worth two thirds, because precision is 1 and recall one half. An empty promise
+# (`None`) is worth nothing.
+#
 # ## Advantages: better than the others of the same group?
 #
 # All trajectories of a question form a **group**. GRPO subtracts the group's mean and divides by its
@@ -179,6 +190,9 @@ costs = objective.kl_estimate(-1.0 + drifts, torch.full((4,), -1.0))
 print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.tolist())})
 
 # %% [markdown]
+# Small drifts are almost free (about half the square), large ones are not. With a weight of 0.001 the KL is
+# a leash, not a wall.
+#
 # ## The search engine of this arm
 #
 # `zerosearch` asks the simulator that notebook 02 tuned; `search-r1` asks BM25 over the corpus.
@@ -186,17 +200,18 @@ print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.toli
 # %%
 passages = read_corpus(stage.require("00", "corpus.jsonl"))
 simulator = stage.require("02", "simulator") if chosen.retriever == "simulator" else None
-retriever = arms.open_retriever(
+retriever = arm_setup.open_retriever(
     chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator,
     max_new_tokens=max_observation_tokens,
 )
-curriculum = arms.open_curriculum(chosen, steps, noise_start, noise_end, noise_base)
+curriculum = arm_setup.open_curriculum(chosen, steps, noise_start, noise_end, noise_base)
 print(f"{chosen.label} searches {retriever.name!r}; noise at the last step: {curriculum.noise(steps):.2f}")
 
 # %% [markdown]
 # ## One group before training
 #
-# Eight trajectories of one question, sampled by the untrained policy.
+# A rollout is a conversation: the policy writes until it closes a search or an answer, the retriever
+# answers a search, and so on until the answer, or until a limit ends it. The limits:
 
 # %%
 limits = RolloutSettings(
@@ -211,8 +226,12 @@ def try_question(question, step: int):
     requests = [RolloutRequest(question, step, sample) for sample in range(group_size)]
     return policy_rl.score_trajectories(rollout(requests, engine, retriever, prompts, limits))
 
+# %% [markdown]
+# One group of one question, sampled by the untrained policy. Prediction: how many of them search?
+
 # %%
-probe = next((q for q in questions if len(q.metadata.get("hops", ())) == 2), questions[0])
+two_hops = [q for q in questions if q.metadata.get("kind") == "chain" and len(q.metadata["hops"]) == 2]
+probe = (two_hops or questions)[0]
 before = try_question(probe, step=0)
 print(probe.question, "->", probe.golden_answers[0])
 summary = pd.DataFrame(
@@ -223,8 +242,8 @@ display(show.table(summary))
 
 # %% [markdown]
 # The untrained policy mostly answers from memory, and memory cannot help: the facts are in no text it
-# has ever read. Here is one trajectory as it is trained. Tokens marked as the policy's were its choice and enter
-# the loss; the rest (prompt, passages) is read, masked, and never trained.
+# has ever read. Here is the longest of them as it is trained: the tokens that the policy wrote enter the
+# loss; everything else (prompt, passages) is read, masked, and never trained.
 
 # %%
 longest = max(before, key=lambda s: len(s.trajectory.token_ids))
@@ -238,35 +257,36 @@ print(f"{sum(mask)} of {len(mask)} tokens after the prompt are trained")
 # Each step: draw questions, sample a group for each, let the retriever answer, score, one update. The
 # update is exactly on-policy, so a step never reuses old trajectories. A run that is cut off goes on
 # from its last complete checkpoint and ends with the same numbers.
+#
+# Prediction: what moves first, the reward or the number of searches?
 
 # %%
 settings = RLSettings(
     steps=steps, questions_per_step=questions_per_step, group_size=group_size, learning_rate=learning_rate,
     kl_weight=kl_weight, clip=clip, seed=seed, save_every=save_every,
 )
-print(f"{steps} steps x {questions_per_step} questions x {group_size} trajectories")
-print(f"  = {steps * questions_per_step * group_size:,} trajectories")
-
-# %% [markdown]
-# Prediction: what moves first, the reward or the number of searches?
-
-# %%
 history = policy_rl.train_policy(
-    questions, policy, tokenizer, retriever, prompts, settings, stage,
-    curriculum=curriculum, rollout_settings=limits, identity={"arm": arm, "inputs": stage.inputs},
+    questions, policy, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
+    rollout_settings=limits, identity={"arm": arm, "inputs": stage.inputs},
 )
 
+# %% [markdown]
+# One row per step went to `metrics.jsonl` as it happened. A few of them:
+
 # %%
-columns = ["step", "reward_mean", "em", "searches_mean", "noise_planned", "noise_realised", "kl", "entropy", "grad_norm"]
+columns = ["step", "reward_mean", "em", "searches_mean", "noise_planned", "noise_realised", "kl", "entropy"]
 fifth = max(1, len(history) // 5)
-display(show.table(pd.concat([history.head(2), history.iloc[2:-2:fifth], history.tail(2)])[columns], digits=3))
+some = pd.concat([history.head(2), history.iloc[2:-2:fifth], history.tail(2)]).drop_duplicates("step")
+display(show.table(some[columns], digits=3))
 
 # %% [markdown]
 # ## Did it learn?
 
 # %%
 metrics = history.assign(arm=arm, seed=seed)
-figures.save(figures.reward_curve(metrics), stage.figures / "reward.png")
+figure = figures.reward_curve(metrics)
+figures.save(figure, stage.figures / "reward.png")
+figure
 
 # %% [markdown]
 # ### What changed with it
@@ -276,7 +296,9 @@ figures.save(figures.reward_curve(metrics), stage.figures / "reward.png")
 # the reward falling would mean collapse.
 
 # %%
-figures.save(figures.training_panels(metrics), stage.figures / "training.png")
+figure = figures.training_panels(metrics)
+figures.save(figure, stage.figures / "training.png")
+figure
 
 # %% [markdown]
 # ### How trajectories end
@@ -309,8 +331,11 @@ print(f"sampler against trainer: {history['logprob_gap'].max():.1e} nats per tok
 after = try_question(probe, step=steps + 1)
 for name, group in (("before", before), ("after", after)):
     answers = ", ".join(str(s.trajectory.answer) for s in group[:4])
-    searches = np.mean([s.trajectory.n_searches for s in group])
-    print(f"{name:>6}: reward {np.mean([s.reward for s in group]):.2f}, searches {searches:.1f}, answers {answers} ...")
+    reward, searches = np.mean([(s.reward, s.trajectory.n_searches) for s in group], axis=0)
+    print(f"{name:>6}: reward {reward:.2f}, searches {searches:.1f}, answers {answers} …")
+
+# %% [markdown]
+# The best of them, token by token. Compare it with the one above: what did nobody teach it?
 
 # %%
 best = max(after, key=lambda s: (s.reward, -len(s.trajectory.token_ids)))
@@ -318,26 +343,30 @@ display(show.trajectory(best, tokenizer))
 
 # %% [markdown]
 # ## Keep the policy
+#
+# Weights and tokenizer together; the checkpoints have done their work. The manifest records parameters,
+# versions, seconds and the hashes of what was read and written.
 
 # %%
 stage.save_model(lambda folder: models.save(policy, tokenizer, folder), "policy")
 policy_rl.finish_training(stage)
-ends = {name: (history[name].head(fifth).mean(), history[name].tail(fifth).mean()) for name in ("reward_mean", "searches_mean")}
-stage.finish(reward_first_fifth=ends["reward_mean"][0], reward_last_fifth=ends["reward_mean"][1], steps=len(history))
+first, last = history.head(fifth).mean(), history.tail(fifth).mean()
+rewards = {"reward_first_fifth": first["reward_mean"], "reward_last_fifth": last["reward_mean"]}
+stage.finish(steps=len(history), **rewards);
 
 # %% [markdown]
 # ## Summary
 
 # %%
-rewards, searches = ends["reward_mean"], ends["searches_mean"]
 noise = history[["noise_planned", "noise_realised"]].mean()
 display(Markdown(f"""
-1. Mean reward, first to last fifth of the steps: **{rewards[0]:.2f} → {rewards[1]:.2f}**.
-2. Searches per trajectory: **{searches[0]:.2f} → {searches[1]:.2f}**.
+1. Reward, first to last fifth of the steps: **{first["reward_mean"]:.2f} → {last["reward_mean"]:.2f}**.
+2. Searches per trajectory: **{first["searches_mean"]:.2f} → {last["searches_mean"]:.2f}**.
 3. Noise planned {noise["noise_planned"]:.3f}, met {noise["noise_realised"]:.3f}, averaged over the steps.
 
-A limit: these rewards are earned on training questions, with this arm's own engine and its own noise. What
-the policy is worth is measured by notebook 04, which reads `policy/`: other questions, the real engine, greedy.
+A limit: these rewards are earned on training questions, with this arm's own engine and its own noise.
+What the policy is worth is measured by notebook 04, which reads `policy/`: other questions, the real
+engine, greedy.
 """))
 
 # %% [markdown]

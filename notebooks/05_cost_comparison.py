@@ -17,7 +17,7 @@
 # |---|---|
 # | reads | all ledgers, `metrics.jsonl` of stage 03, `scores.parquet` of stage 04, `data/prices.yaml` |
 # | writes | `costs.parquet`, `options.csv`, six figures, and `report.html` of the whole run |
-# | time and memory | every profile: about 10 s, 0.4 GB |
+# | time and memory | every profile: about 10 s, 0.3 GB |
 
 # %% [markdown]
 # ## What you will see
@@ -94,7 +94,7 @@ assert (bill["rebuilt_usd"] == bill["published_usd"]).all() or price_book != "da
 print(f"SFT-14B saves {saved['SFT-14B']:.1%} of the Google bill, SFT-3B {saved['SFT-3B']:.1%}")
 
 # %%
-finding = f"As published, the 14B simulator saves {saved['SFT-14B']:.1%} of the Google bill"
+finding = f"As published, the 14B simulator saves {figures.percent(saved['SFT-14B'], 1)} of the Google bill"
 figure = figures.cost_bars(published_costs.as_options(bill), finding)
 figures.save(figure, stage.figures / "published_bill.png")
 figure
@@ -109,9 +109,9 @@ figure
 # about two. Here is what this run measured.
 
 # %%
-rows = [pd.DataFrame(artifacts.read_jsonl(stage.require("03", "metrics.jsonl", arm, k))).assign(arm=arm, seed=k)
-        for arm, k in trained]
-metrics = pd.concat(rows, ignore_index=True)
+steps = {place: artifacts.read_jsonl(stage.require("03", "metrics.jsonl", *place)) for place in trained}
+tables = [pd.DataFrame(rows).assign(arm=arm, seed=k) for (arm, k), rows in steps.items()]
+metrics = pd.concat(tables, ignore_index=True)
 searches = costs.searches_per_trajectory(metrics)
 table(searches, "searches per trajectory: mean, first and last fifth of the steps", digits=2)
 
@@ -130,7 +130,7 @@ table(full, "dollars", digits=2)
 
 # %%
 less = costs.saved_share(full, costs.GOOGLE, "SFT-14B")
-finding = f"With two searches and the rest counted, the 14B simulator saves {less:.0%}"
+finding = f"With two searches and the rest counted, the 14B simulator saves {figures.percent(less)}"
 figure = figures.cost_bars(full, finding)
 figures.save(figure, stage.figures / "full_bill.png")
 figure

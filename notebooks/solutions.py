@@ -9,6 +9,120 @@ from __future__ import annotations
 from typing import Any, Callable
 
 
+# -- 00 micro-world -------------------------------------------------------------------------------
+
+
+def check_00_1(n_people: int | None, world: Any) -> None:
+    """Check how many entities can be the answer to a "who" question."""
+    if n_people is None:
+        print("00.1: not tried yet")
+        return
+    kinds = [entity.kind for entity in world.entities.values()]
+    right = kinds.count("person")
+    assert n_people != len(kinds), "that is every entity; films and towns are no answer to who"
+    assert n_people != len(world.facts), "that counts facts; count the entities that can be named"
+    assert n_people == right, f"expected the number of people, found {n_people}; look at entity.kind"
+    print(f"00.1: right. Guessing answers 1 in {right} of these questions, {100 / right:.2f} %")
+
+
+def solution_00_1(world: Any) -> int:
+    """The number of entities of kind person."""
+    return sum(entity.kind == "person" for entity in world.entities.values())
+
+
+def check_00_2(query: str | None, question: Any, engine: Any) -> None:
+    """Check a query for the second fact of a chain, written without having read the first passage."""
+    if query is None:
+        print("00.2: not tried yet")
+        return
+    hops = question.metadata.get("hops", ())
+    if query.strip().lower() == "none":
+        print("00.2: right. Nothing in the question names the entity that the second fact is about")
+        return
+    bridge = hops[1]["subject"] if len(hops) > 1 else ""
+    assert bridge not in query, f"{bridge!r} stands only in the first passage; you cannot know it yet"
+    from zerosearch.schema import SearchRequest
+
+    found = engine.search([SearchRequest(query, question)])[0].passages
+    assert any(p.text == hops[1]["sentence"] for p in found), (
+        "none of the passages found states the second fact; is there a fair query at all?"
+    )
+    print("00.2: found, but by luck: the passage happens to share a word with your query")
+
+
+def solution_00_2() -> str:
+    """There is no fair query: the second search needs the first answer."""
+    return "none"
+
+
+# -- 01 collecting --------------------------------------------------------------------------------
+
+
+def check_01_1(requests: Callable[[list[str | None], list[str]], list[tuple[str, str]] | None]) -> None:
+    """Check that every query keeps its own golden answer when some trajectories do not search."""
+    golden = ["Rosa Voss", "Port Amber", "1931", "Nils Holm", "Wren Foods"]
+    for queries in (["q0", None, "q2", "q3", None], [None, None, "q2", None, "q4"], [None] * 5):
+        found = requests(list(queries), list(golden)) if requests is not None else None
+        if found is None:
+            print("01.1: not tried yet")
+            return
+        pairs = [tuple(pair) for pair in found]
+        searching = [q for q in queries if q is not None]
+        assert pairs != list(zip(queries, golden)), "the trajectories that did not search (None) have no request"
+        assert [pair[0] for pair in pairs] == searching, f"expected the queries {searching}, found {pairs}"
+        if pairs == list(zip(searching, golden)) and searching:
+            stranger = next((q, a) for q, a in pairs if golden[queries.index(q)] != a)
+            raise AssertionError(
+                f"{stranger[0]} got {stranger[1]!r}, another trajectory's answer: the queries were gathered into a "
+                "shorter list, and its positions are not those of golden_answers; go through both lists together"
+            )
+        expected = [(q, a) for q, a in zip(queries, golden) if q is not None]
+        assert pairs == expected, f"expected {expected}, found {pairs}"
+    print("01.1: right. The library goes further: a SearchRequest carries its whole question, so no list is needed")
+
+
+def solution_01_1() -> Callable[..., Any]:
+    """Walk through both lists at once, and leave out only afterwards."""
+
+    def requests(queries: list[str | None], golden_answers: list[str]) -> list[tuple[str, str]]:
+        return [(query, answer) for query, answer in zip(queries, golden_answers) if query is not None]
+
+    return requests
+
+
+def check_01_2(kappa: Callable[[list[str], list[str]], float | None]) -> None:
+    """Check Cohen's kappa on lists whose value is known."""
+    cases = [("uumm", "uumm", 1.0), ("um", "mu", -1.0), ("uumm", "umum", 0.0), ("uummu", "uuumm", 1 / 6)]
+    for first, second, expected in cases:
+        found = kappa(list(first), list(second)) if kappa is not None else None
+        if found is None:
+            print("01.2: not tried yet")
+            return
+        share = sum(a == b for a, b in zip(first, second)) / len(first)
+        chance = sum(first.count(label) * second.count(label) for label in "um") / len(first) ** 2
+        mistakes = [
+            (share, "this is the share of agreement: subtract what chance gives"),
+            (share - chance, "divide by 1 - chance, so that perfect agreement is 1"),
+            (2 * share - 1, "chance is not one half here: multiply how often each of the two uses a label"),
+        ]
+        if abs(found - expected) > 1e-9:
+            known = [f"{text}; " for value, text in mistakes if abs(found - value) < 1e-9]
+            raise AssertionError(f"{first} and {second}: {''.join(known[:1])}expected {expected:.3f}, found {found:.3f}")
+    print("01.2: right. zerosearch.labels.agreement gives the same for the pairs above")
+
+
+def solution_01_2() -> Callable[..., Any]:
+    """Agreement beyond chance, over the most there could be beyond chance."""
+
+    def kappa(first: list[str], second: list[str]) -> float:
+        n = len(first)
+        share = sum(a == b for a, b in zip(first, second)) / n
+        chance = sum(first.count(label) * second.count(label) for label in {*first, *second}) / n**2
+        return (share - chance) / (1 - chance)
+
+    return kappa
+
+
 # -- 02 simulator, 03 policy RL -------------------------------------------------------------------
 
 

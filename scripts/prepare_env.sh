@@ -23,10 +23,12 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/d
 
 find_python() {
   local candidate
-  for candidate in ${ZEROSEARCH_PYTHON:-} python3.11 python3.12 python3.13 python3 python python3.14; do
+  set -- python3.11 python3.12 python3.13 python3 python python3.14
+  if [ -n "${ZEROSEARCH_PYTHON:-}" ]; then set -- "$ZEROSEARCH_PYTHON"; fi  # no other one then
+  for candidate in "$@"; do
     if is_new_enough "$candidate"; then command -v "$candidate"; return; fi
   done
-  fail "Python: expected 3.11 or later, found none on this machine." \
+  fail "Python: expected 3.11 or later, found none of: $*." \
        "Install one (macOS: brew install python@3.12; Ubuntu: sudo apt install python3.12 python3.12-venv)" \
        "or name one: ZEROSEARCH_PYTHON=/path/to/python3.12 ./run_all.sh"
 }

@@ -60,14 +60,17 @@ def test_failed_trajectories_leave_the_baseline_and_get_zero() -> None:
     np.testing.assert_allclose(made, [0.75, -0.75, 0.0, 0.0], atol=1e-12)  # mean of the valid others
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("grpo", 0.0), ("leave_one_out", 0.0), ("centered", 0.0), ("plain", 0.7)])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("grpo", 0.0), ("leave_one_out", 0.0), ("centered", 0.0), ("plain", 0.7)]
+)
 def test_a_group_of_one(kind: str, expected: float) -> None:
     made = group_advantages(np.array([0.7, 0.3]), np.zeros(2, dtype=int), kind, np.array([True, False]))
     np.testing.assert_allclose(made, [expected, 0.0])
 
 
 def test_no_valid_member_and_no_trajectory() -> None:
-    assert (group_advantages(np.array([1.0, 0.5]), np.zeros(2, dtype=int), "plain", np.zeros(2, dtype=bool)) == 0).all()
+    nobody = np.zeros(2, dtype=bool)
+    assert (group_advantages(np.array([1.0, 0.5]), np.zeros(2, dtype=int), "plain", nobody) == 0).all()
     assert group_advantages(np.array([]), np.array([], dtype=int)).shape == (0,)
 
 

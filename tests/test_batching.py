@@ -84,7 +84,7 @@ def test_a_split_loses_and_doubles_nothing(count: int, max_tokens: int, seed: in
 
 def test_refuses_what_does_not_fit_together() -> None:
     trajectory = toy_trajectory([5], [8], [1])
-    with pytest.raises(ValueError, match="one advantage per trajectory"):
+    with pytest.raises(ValueError, match="expected 1 advantages, one per trajectory, found 2"):
         make_micro_batches([trajectory], np.zeros(2), pad_id=0, max_tokens=9)
     with pytest.raises(ValueError, match="prompt of at least one token"):
         make_micro_batches([toy_trajectory([], [8], [1])], np.zeros(1), pad_id=0, max_tokens=9)

@@ -76,12 +76,14 @@ def test_usage_keeps_cached_apart_from_fresh(ledger):
 
 def test_options_add_collection_and_sft_to_the_simulated_arm_only(ledger):
     priced, used = costs.price_ledger(ledger, BOOK), costs.usage(ledger)
-    options = costs.run_options(priced, used, {"zerosearch": "ZeroSearch"}).set_index(["option", "item"])["usd"]
+    table = costs.run_options(priced, used, {"zerosearch": "ZeroSearch", "search-r1": "Search-R1"})
+    options = table.set_index(["option", "item"])["usd"]
     assert options["ZeroSearch", "collection"] == pytest.approx(0.01 * CORE)
     assert options["ZeroSearch", "simulator SFT"] == pytest.approx(0.02 * CORE)
     assert options["ZeroSearch", "simulator"] == pytest.approx(0.005 * CORE)
-    assert ("search-r1", "collection") not in options and ("search-r1", "local engine") in options
-    assert options.groupby("option").sum()["search-r1"] == pytest.approx(0.021 * CORE)
+    assert ("Search-R1", "collection") not in options and ("Search-R1", "local engine") in options
+    assert options.groupby("option").sum()["Search-R1"] == pytest.approx(0.021 * CORE)
+    assert set(costs.run_options(priced, used)["option"]) == {"zerosearch", "search-r1"}
 
 
 def test_paid_option_pays_fresh_searches_only(ledger):
@@ -96,7 +98,8 @@ def test_paid_option_pays_fresh_searches_only(ledger):
 def test_several_seeds_are_averaged(ledger):
     again = ledger[ledger["stage"] == "03"].assign(seed=1)
     both = pd.concat([ledger, again], ignore_index=True)
-    one, two = (costs.run_options(costs.price_ledger(part, BOOK), costs.usage(part)) for part in (ledger, both))
+    one, two = (costs.run_options(costs.price_ledger(events, BOOK), costs.usage(events))
+                for events in (ledger, both))
     assert two["usd"].tolist() == pytest.approx(one["usd"].tolist())
 
 
@@ -121,8 +124,8 @@ def test_searches_per_trajectory_and_its_fifths():
 @pytest.mark.parametrize(("events", "message"), [
     (pd.DataFrame(), "found none"),
     (_events({"kind": "coffee"}), "coffee"),
-    (_events({"kind": "busy", "role": "simulator", "device": "cpu", "seconds": -1.0, "units": 1}), "negative"),
-    (_events({"kind": "busy", "role": "simulator", "device": "cpu", "seconds": 1.0}), "missing"),
+    (_events({"kind": "busy", "role": "judge", "device": "cpu", "seconds": -1.0, "units": 1}), "negative"),
+    (_events({"kind": "busy", "role": "judge", "device": "cpu", "seconds": 1.0}), "missing"),
     (_events({"kind": "queries", "engine": "bm25", "fresh": "many", "cached": 0, "paid": 0}), "unreadable"),
 ])
 def test_a_broken_ledger_is_refused(events, message):
@@ -131,7 +134,8 @@ def test_a_broken_ledger_is_refused(events, message):
 
 
 def test_saved_share_by_hand_and_its_errors():
-    options = pd.DataFrame([("a", "x", 80.0), ("a", "y", 20.0), ("b", "x", 25.0)], columns=["option", "item", "usd"])
+    rows = [("a", "x", 80.0), ("a", "y", 20.0), ("b", "x", 25.0)]
+    options = pd.DataFrame(rows, columns=["option", "item", "usd"])
     assert costs.saved_share(options, "a", "b") == pytest.approx(0.75)
     assert costs.saved_share(options, "b", "a") == pytest.approx(-3.0)
     with pytest.raises(WorkbookError, match="'c'"):
@@ -144,7 +148,8 @@ def test_the_two_bills_are_equal_at_break_even(fixed, per_query, engine):
     if per_query >= engine:
         assert math.isinf(point)
     else:
-        assert math.isclose(fixed + per_query * point, engine * point, rel_tol=1e-6, abs_tol=1e-9 * max(1.0, point))
+        simulated, paid = fixed + per_query * point, engine * point
+        assert math.isclose(simulated, paid, rel_tol=1e-6, abs_tol=1e-9 * max(1.0, point))
 
 
 def test_negative_amounts_have_no_break_even():
@@ -155,7 +160,8 @@ def test_negative_amounts_have_no_break_even():
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.integers(1, 64)), min_size=1, max_size=8))
 def test_splitting_an_event_does_not_change_the_bill(amounts):
-    events = [{"kind": "busy", "role": "simulator", "device": "cpu", "seconds": s, "units": u} for s, u in amounts]
+    event = {"kind": "busy", "role": "simulator", "device": "cpu"}
+    events = [{**event, "seconds": seconds, "units": units} for seconds, units in amounts]
     halves = [{**event, "seconds": event["seconds"] / 2} for event in events for _ in range(2)]
     whole, split = (costs.price_ledger(_events(*part), BOOK)["usd"].sum() for part in (events, halves))
     assert split == pytest.approx(whole, rel=1e-9, abs=1e-12)

@@ -61,8 +61,8 @@ def test_a_table_escapes_cells_headers_and_caption():
 
 
 def test_numbers_are_rounded_aligned_and_dashed():
-    frame = pd.DataFrame({"arm": ["a", None], "n": [1200, 3], "value": [0.12345, np.nan], "seed": [0.0, np.nan],
-                          "usd": [1.5, 2.0], "ok": [True, False]})
+    frame = pd.DataFrame({"arm": ["a", None], "n": [1200, 3], "value": [0.12345, np.nan],
+                          "seed": [0.0, np.nan], "usd": [1.5, 2.0], "ok": [True, False]})
     view = display.table(frame, digits=2, formats={"usd": "${:.2f}"})
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", view.html)
     assert cells == ["a", "1,200", "0.12", "0", "$1.50", "True", "–", "3", "–", "–", "$2.00", "False"]

@@ -25,7 +25,8 @@ PUBLISHED = published.main_results()
 SCORES, METRICS = small_run.score_rows(), small_run.metric_rows()
 OPTIONS = published_costs.as_options(published_costs.published_costs(BOOK))
 EDGES = pd.DataFrame(
-    [("Ada Reed", "directed", "Grey Harp", "person", "film"), ("Grey Harp", "made_in", "Oldford", "film", "town")],
+    [("Ada Reed", "directed", "Grey Harp", "person", "film"),
+     ("Grey Harp", "made_in", "Oldford", "film", "town")],
     columns=["source", "relation", "target", "source_kind", "target_kind"])
 SCHEDULE = Curriculum(0, 0.5, 100).schedule()
 CURVES = pd.DataFrame({"curve": "rising", "step": range(1, 101), "noise_probability": SCHEDULE})
@@ -39,9 +40,10 @@ QUALITY = pd.DataFrame([(w, k, m, v, 50, v - 0.05, v + 0.05) for k in ("useful",
 CARD = pd.DataFrame([("policy", "copies_from_passage", 0.9, 200), ("simulator", "states_the_note", 0.3, 200)],
                     columns=["model", "ability", "value", "n"])
 RECALL = pd.DataFrame([("nq", 0.9, 40), ("musique", 0.1, 40)], columns=["dataset", "recall", "n"])
-SEARCHES = pd.DataFrame({"method": ["direct"] * 4 + ["zerosearch"] * 4, "n_searches": [0, 0, 0, 0, 1, 2, 2, 3]})
-MANIFESTS = [{"stage": "00_micro_world", "arm": None, "seed": None, "wall_seconds": 60.0, "peak_rss_mib": 512.0},
-             {"stage": "03_rl", "arm": "zerosearch", "seed": 1, "wall_seconds": 120.0, "peak_rss_mib": 2048.0}]
+SEARCHES = pd.DataFrame({"method": ["direct"] * 4 + ["zerosearch"] * 4,
+                         "n_searches": [0, 0, 0, 0, 1, 2, 2, 3]})
+MANIFESTS = [dict(stage="00_micro_world", arm=None, seed=None, wall_seconds=60.0, peak_rss_mib=512.0),
+             dict(stage="03_rl", arm="zerosearch", seed=1, wall_seconds=120.0, peak_rss_mib=2048.0)]
 LINES = published_costs.published_lines(BOOK)
 
 DRAWN = {
@@ -87,13 +89,14 @@ def _visible(figure):
 
 def _markers(axes, color):
     """Return (x, y) of all markers of a colour."""
-    lines = [line for line in axes.lines if line.get_marker() not in ("None", None, "") and len(line.get_xdata())]
-    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines if to_rgb(line.get_color()) == to_rgb(color)]
+    lines = [line for line in axes.lines if line.get_marker() != "None" and len(line.get_xdata())]
+    own = [line for line in lines if to_rgb(line.get_color()) == to_rgb(color)]
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in own]
 
 
 def test_every_figure_function_is_drawn_here():
     functions = {name for name in figures.__all__ if callable(getattr(figures, name))}
-    helpers = {"WorkbookFigure", "average_scores", "look", "png_bytes", "save"}
+    helpers = {"WorkbookFigure", "average_scores", "look", "percent", "png_bytes", "save"}
     assert functions - helpers == set(DRAWN)
 
 
@@ -124,7 +127,7 @@ def test_scores_are_drawn_where_they_belong():
     panels = {axes.get_title(loc="left"): axes for axes in _visible(figure)}
     assert list(panels) == list(style.DATASET_LABELS.values())
     names = [label.get_text() for label in panels["NQ"].get_yticklabels()]
-    assert names == ["Direct answer", "Untrained, may search", "Search-R1, real engine", "ZeroSearch, simulator"]
+    assert names == [style.LOOKS[m].label for m in ("direct", "search", "search-r1", "zerosearch")]
     assert _markers(panels["PopQA"], style.LOOKS["zerosearch"].color) == [(0.70, 3)]
     intervals = [tuple(line.get_xdata()) for line in panels["NQ"].lines if len(line.get_xdata()) == 2]
     assert (pytest.approx(0.65), pytest.approx(0.75)) in intervals
@@ -243,12 +246,13 @@ def test_stage_times_names_arms_and_sums_minutes():
 
 def test_headline_shows_scores_and_bills():
     figure = figures.headline(SCORES, OPTIONS)
-    assert "EM 0.70; trained on the real engine 0.72, untrained 0.04" in figure.get_suptitle().replace("\n", " ")
+    said = figure.get_suptitle().replace("\n", " ")
+    assert said.endswith("EM 0.70; trained on the real engine 0.72, untrained 0.04")
     assert {"$587", "$70.80"} <= {text.get_text() for text in figure.axes[1].texts}
 
 
 @pytest.mark.parametrize(("amount", "text"), [
-    (586.67, "$587"), (17.7, "$17.70"), (0.0, "$0.00"), (0.0123, "$0.012"), (0.5, "$0.50"), (1301.4, "$1,301")])
+    (586.67, "$587"), (17.7, "$17.70"), (0.0, "$0.00"), (0.0123, "$0.012"), (0.5, "$0.50"), (1301, "$1,301")])
 def test_dollars_read_as_one_would_say_them(amount, text):
     assert style.usd(amount) == text
 

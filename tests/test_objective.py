@@ -166,7 +166,8 @@ def test_retrieved_tokens_are_read_but_never_learned() -> None:
     tokens = list(trajectory.token_ids)
     tokens[block[0]] = 55  # occurs nowhere else
     changed = type(trajectory)(
-        trajectory.question, trajectory.prompt_ids, tuple(tokens), trajectory.loss_mask, trajectory.logprobs, (), "answer"
+        trajectory.question, trajectory.prompt_ids, tuple(tokens), trajectory.loss_mask, trajectory.logprobs,
+        (), "answer",
     )
     (batch,) = make_micro_batches([changed], np.ones(1), pad_id=0, max_tokens=10_000)
     assert 55 in batch.input_ids and 55 not in batch.targets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
@@ -20,9 +19,14 @@ from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.prompts import Prompts
 from zerosearch.rollout import RolloutSettings
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, SearchRequest
-from zerosearch.training import checkpoints
 from zerosearch.training.batching import make_micro_batches
-from zerosearch.training.policy_rl import finish_training, frozen_copy, retrieval_events, score_trajectories, train_policy
+from zerosearch.training.policy_rl import (
+    finish_training,
+    frozen_copy,
+    retrieval_events,
+    score_trajectories,
+    train_policy,
+)
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, question_order
 
 TOKENIZER = build_tokenizer()
@@ -32,7 +36,8 @@ SETTINGS = RLSettings(
 )
 ROLLOUT = RolloutSettings(max_searches=1, max_turn_tokens=6, max_observation_tokens=20, max_total_tokens=120)
 CURRICULUM = Curriculum(0.0, 0.5, total_steps=4)
-QUESTIONS = [toy_question(i, answer) for i, answer in enumerate(("Silver Harbor", "1903", "Port Amber", "Anka Falk"))]
+ANSWERS = ("Silver Harbor", "1903", "Port Amber", "Anka Falk")
+QUESTIONS = [toy_question(i, answer) for i, answer in enumerate(ANSWERS)]
 
 
 def micro_model(seed: int = 0) -> torch.nn.Module:
@@ -247,7 +252,8 @@ def test_a_step_whose_every_search_failed_changes_nothing(tmp_path: Path) -> Non
     retriever = ScriptedRetriever(fail=[q.question for q in QUESTIONS])
     settings = replace(SETTINGS, steps=1)
     _, history, model = train(
-        tmp_path, settings, retriever=retriever, engine=SearchingEngine(TOKENIZER), curriculum=Curriculum(0.0, 0.0, 1)
+        tmp_path, settings, retriever=retriever, engine=SearchingEngine(TOKENIZER),
+        curriculum=Curriculum(0.0, 0.0, 1),
     )
     assert history["stop_retriever_error"].tolist() == [1.0] and history["grad_norm"].tolist() == [0.0]
     assert torch.equal(weights(model), weights(micro_model()))
@@ -300,7 +306,8 @@ def trl_inputs(trainer, trajectories, advantages, reference) -> dict[str, torch.
     wide = max(len(t.prompt_ids) for t in trajectories)
     long = max(len(t.token_ids) for t in trajectories)
     prompt_ids, completion_ids = torch.full((n, wide), pad), torch.full((n, long), pad)
-    prompt_mask, completion_mask, tool_mask = torch.zeros(n, wide).long(), torch.zeros(n, long).long(), torch.zeros(n, long).long()
+    prompt_mask = torch.zeros(n, wide).long()
+    completion_mask, tool_mask = (torch.zeros(n, long).long() for _ in range(2))
     old = torch.zeros(n, long)
     for i, t in enumerate(trajectories):
         prompt_ids[i, wide - len(t.prompt_ids):] = torch.tensor(t.prompt_ids)
@@ -345,7 +352,8 @@ def test_the_reference_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
         "zerosearch.training.policy_rl.frozen_copy", lambda model: seen.append(frozen_copy(model)) or seen[-1]
     )
     _, _, model = train(tmp_path, replace(SETTINGS, steps=2), curriculum=Curriculum(0.0, 0.0, 2))
-    assert torch.equal(weights(seen[0]), weights(micro_model())) and not torch.equal(weights(seen[0]), weights(model))
+    assert torch.equal(weights(seen[0]), weights(micro_model()))
+    assert not torch.equal(weights(seen[0]), weights(model))
     assert not any(p.requires_grad for p in seen[0].parameters())
 
 
@@ -374,7 +382,8 @@ def test_only_training_questions_are_accepted(tmp_path: Path) -> None:
 
 def test_rewards_come_from_the_answer_alone() -> None:
     good, wrong, none = (
-        replace(t, answer=a) for t, a in zip(random_trajectories(3), ("the Silver Harbor", "Harbor", None), strict=True)
+        replace(t, answer=answer)
+        for t, answer in zip(random_trajectories(3), ("the Silver Harbor", "Harbor", None), strict=True)
     )
     rows = score_trajectories([good, wrong, none])
     assert [r.em for r in rows] == [1.0, 0.0, 0.0]
@@ -393,9 +402,3 @@ def test_ledger_events_of_retrievals_by_hand() -> None:
         {"kind": "queries", "engine": "simulator", "fresh": 2, "cached": 0, "paid": 0},
         {"kind": "tokens", "role": "simulator", "model": "simulator", "prompt": 21, "generated": 9},
     ]
-
-
-def test_a_copy_of_a_trained_model_is_independent() -> None:
-    model = micro_model()
-    copied = copy.deepcopy(model)
-    assert checkpoints.MARKER == "COMPLETE.json" and torch.equal(weights(model), weights(copied))

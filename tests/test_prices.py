@@ -58,8 +58,9 @@ def test_a_bad_entry_is_refused_with_its_name(tmp_path, change, message):
 
 
 def test_all_bad_entries_are_reported_at_once(tmp_path):
+    text = GOOD.replace("17.70", "x") + GOOD.replace("a100", "h200").replace("12", "0") + "nothing: 3\n"
     with pytest.raises(ConfigError) as error:
-        _book(tmp_path, GOOD.replace("17.70", "x") + GOOD.replace("a100", "h200").replace("12", "0") + "nothing: 3\n")
+        _book(tmp_path, text)
     assert all(name in str(error.value) for name in ("a100", "h200", "nothing"))
 
 

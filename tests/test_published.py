@@ -28,7 +28,8 @@ def test_trained_bamboogle_rows_are_multiples_of_1_72_and_prompt_rows_of_1_125()
 
 
 def test_simulators_and_ablations_agree_with_the_main_table():
-    simulators = published.simulators().query("version == 'v2' and dataset == 'average'").set_index("engine")["value"]
+    table = published.simulators().query("version == 'v2' and dataset == 'average'")
+    simulators = table.set_index("engine")["value"]
     assert simulators["SFT-14B"] == pytest.approx(0.3447) and simulators["Google"] == pytest.approx(0.3281)
     assert set(published.ablations()["ablation"]) == {"algorithm", "curriculum", "document loss mask"}
 

@@ -23,7 +23,9 @@ def passage(subject: str, relation: str, target: str, index: int = 0) -> Passage
     return Passage(f"p{index}", subject, f"{subject} was directed by {target}.", fact)
 
 
-def example(film: str = FILMS[0], person: str = PEOPLE[0], town: str = TOWNS[0], useful: bool = True) -> SimulatorExample:
+def example(
+    film: str = FILMS[0], person: str = PEOPLE[0], town: str = TOWNS[0], useful: bool = True
+) -> SimulatorExample:
     return SimulatorExample(
         query=f"director of {film}", question=f"Where was the director of {film} born?", golden_answer=town,
         useful=useful, aliases=(town, town.upper()), facts=((film, "director", person), (person, "birthplace", town)),
@@ -83,8 +85,8 @@ def test_a_new_name_is_of_the_same_kind() -> None:
 
 
 def test_years_become_years_between_the_known_ones() -> None:
-    years = [SimulatorExample("q", "q", y, True, (), facts=((f"Film {y}", "release year", y),)) for y in ("1903", "1950", "1921")]
-    book = NameBook(years)
+    facts = [((f"Film {year}", "release year", year),) for year in ("1903", "1950", "1921")]
+    book = NameBook([SimulatorExample("q", "q", fact[0][2], True, (), facts=fact) for fact in facts])
     made = {book.new_name("1903", seeds.generator("year", i)) for i in range(40)}
     assert len(made) > 10 and all(1903 < int(year) <= 1950 for year in made)
 

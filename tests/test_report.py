@@ -85,8 +85,9 @@ def test_figures_are_embedded_with_their_finding_as_alternative_text(page):
 def test_scores_parameters_times_versions_and_examples_are_there(page):
     _, reader = page
     text = " ".join(reader.text)
-    for expected in ("0.70 [0.65, 0.75]", "questions_per_step", "of search-r1, seed 0", "matplotlib", "profile smoke",
-                     "What the policy wrote: 2 examples", "04_evaluate/comparisons.csv", "EM 1, golden: Grey Harp"):
+    for expected in ("0.70 [0.65, 0.75]", "questions_per_step", "of search-r1, seed 0", "matplotlib",
+                     "profile smoke", "What the policy wrote: 2 examples", "04_evaluate/comparisons.csv",
+                     "EM 1, golden: Grey Harp"):
         assert expected in text, expected
 
 

@@ -37,8 +37,8 @@ def pair(label_judge: str, label_trajectory: str, passage_labels: tuple[str, ...
     hops = [{"subject": FILMS[0], "relation": "director", "object": PEOPLE[0], "sentence": "s"}]
     question = Question("nq/1", "nq", "who directed Silver Harbor", (PEOPLE[0], "A. Falk"), "train", {"hops": hops})
     return Pair(
-        "nq/1#0.0", 1, question, "director of Silver Harbor", "bm25", example().passages, passage_labels, True,  # type: ignore[arg-type]
-        label_trajectory, label_judge,  # type: ignore[arg-type]
+        "nq/1#0.0", 1, question, "director of Silver Harbor", "bm25", example().passages,
+        passage_labels, True, label_trajectory, label_judge,  # type: ignore[arg-type]
     )
 
 

@@ -122,7 +122,8 @@ def test_style_distance_is_zero_at_home_and_large_abroad() -> None:
     at_home = [Written(e.passages, True) for e in EXAMPLES]
     abroad = [Written((Passage("x", "", "quite different words here"),), True) for _ in EXAMPLES]
     renamed = [Written((passage(TOWNS[0], "director", TOWNS[1]),) * 2, True) for _ in EXAMPLES]
-    found = [rows(measure(requests, w, "useful", "after"), "useful")["style_distance"] for w in (at_home, abroad, renamed)]
+    tables = [measure(requests, written, "useful", "after") for written in (at_home, abroad, renamed)]
+    found = [rows(table, "useful")["style_distance"] for table in tables]
     assert found[0] == pytest.approx(0.0, abs=1e-9) and found[1] == pytest.approx(1.0)
     assert found[2] == pytest.approx(0.0, abs=1e-9)  # names are no style
 
@@ -169,7 +170,8 @@ def test_the_gate_names_what_fails() -> None:
     leaking = ScriptedSimulator(lambda prompt: f"\n The answer is {field(prompt, 'Answer:')}.", stop="length")
     bad = gate(quality_report(requests, leaking, PROMPTS, "after"))
     assert bad["passed"].tolist() == [True, False, True, False]
-    unmeasured = gate(quality_report(quality_requests(EXAMPLES, 4, 0), ScriptedSimulator(obedient), PROMPTS, "after"))
+    early_hops = quality_requests(EXAMPLES, 4, 0)
+    unmeasured = gate(quality_report(early_hops, ScriptedSimulator(obedient), PROMPTS, "after"))
     assert not unmeasured["passed"].iloc[0] and np.isnan(unmeasured["value"].iloc[0])
 
 

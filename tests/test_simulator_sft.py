@@ -16,7 +16,13 @@ from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.prompts import Prompts
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.simulator_data import collate
-from zerosearch.training.simulator_sft import SFTSettings, SimulatorTrainer, make_lessons, tune_simulator, weighted_nll
+from zerosearch.training.simulator_sft import (
+    SFTSettings,
+    SimulatorTrainer,
+    make_lessons,
+    tune_simulator,
+    weighted_nll,
+)
 
 TOKENIZER = build_tokenizer()
 PROMPTS = Prompts.load("micro", TOKENIZER)

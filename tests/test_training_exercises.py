@@ -48,7 +48,7 @@ def one_after_another(text, mapping):  # noqa: ANN001, ANN201
         ("02_1", lambda lists, answers: 0.9, "expected 0.5"),
         ("02_2", lambda text, mapping: text, "not replaced"),
         ("02_2", one_after_another, "go through the text once"),
-        ("03_1", lambda rewards: [r - sum(rewards) / len(rewards) for r in rewards], "leave the trajectory itself out"),
+        ("03_1", lambda rewards: [r - sum(rewards) / len(rewards) for r in rewards], "leave the trajectory itself"),
         ("03_1", lambda rewards: rewards, "no baseline"),
         ("03_1", lambda rewards: [-x for x in solutions.solution_03_1()(rewards)], "sign is turned round"),
         ("03_1", lambda rewards: [7.0] * len(rewards), "mean of the others"),

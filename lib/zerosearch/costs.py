@@ -135,16 +135,17 @@ def run_options(
 ) -> pd.DataFrame:
     """Return what training each arm of this run cost: option, item, usd, basis ("measured").
 
-    costs, queries: from ``price_ledger`` and ``usage``.  labels: arm -> name of its option.  Stages 01
-    and 02 (collection, simulator) are added, once, to every arm that searched a simulator.  Several
-    seeds are averaged.  Stage 00 and evaluation are the same for all arms and left out.
+    costs, queries: from ``price_ledger`` and ``usage``.  labels: arm -> name of its option, in the
+    order wanted; without it, all arms.  Stages 01 and 02 (collection, simulator) are added, once, to
+    every arm that searched a simulator.  Several seeds are averaged.  Stage 00 and evaluation are the
+    same for all arms and left out.
     """
+    found = sorted(costs.loc[costs["stage"] == "03", "arm"].dropna().unique())
     options = []
-    for arm in sorted(costs.loc[costs["stage"] == "03", "arm"].dropna().unique()):
+    for arm, name in (labels or dict(zip(found, found))).items():
         items = _arm_items(costs, arm)
         if "simulator" in set(_asked(queries, arm)["engine"]):
             items |= {"collection": _stage_usd(costs, "01"), "simulator SFT": _stage_usd(costs, "02")}
-        name = (labels or {}).get(arm, arm)
         options += [(name, item, usd, "measured") for item, usd in items.items() if usd > 0]
     return pd.DataFrame(options, columns=["option", "item", "usd", "basis"])
 
@@ -161,7 +162,8 @@ def paid_option(
     n_seeds = max(1, asked["seed"].nunique())
     bill = asked["fresh"].sum() / n_seeds * book.each(rates.search, "USD/search")
     policy = {item: usd for item, usd in _arm_items(costs, arm).items() if item.startswith("policy")}
-    rows = [(PAID, "paid searches", bill, "what if"), *((PAID, item, usd, "measured") for item, usd in policy.items())]
+    rows = [(PAID, "paid searches", bill, "what if")]
+    rows += [(PAID, item, usd, "measured") for item, usd in policy.items()]
     return pd.DataFrame(rows, columns=["option", "item", "usd", "basis"])
 
 

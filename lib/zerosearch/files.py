@@ -89,7 +89,7 @@ def read_jsonl(path: Path | str) -> list[Any]:
     Raises BadInput that names every line that is not JSON.
     """
     rows, problems = [], []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
         if line.strip():
             try:
                 rows.append(json.loads(line))

@@ -87,8 +87,9 @@ class Board:
         return self._read(self._status_file(job))
 
     def heartbeat(self, job: Job) -> Heartbeat | None:
-        """Return the latest word of a job's notebook."""
-        return read_heartbeat(self.folder / job.folder)
+        """Return the latest word of a job's notebook since its present start, None before the first."""
+        status = self.status(job)
+        return read_heartbeat(self.folder / job.folder, since=status.started if status else 0.0)
 
     def started(self, job: Job) -> None:
         """Note that this process now runs the job."""

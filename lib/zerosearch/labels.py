@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Iterable, Literal, NamedTuple, Sequence
+from typing import Any, Iterable, Literal, Mapping, NamedTuple, Sequence
 
 import pandas as pd
 
 from zerosearch.errors import BadInput
 from zerosearch.microworld.language import BY_NOUN
-from zerosearch.retrievers.base import Retriever
+from zerosearch.retrievers.base import MAX_PASSAGES, Retriever
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, Trajectory
 from zerosearch.scoring import contains_answer, em
 
@@ -99,8 +99,15 @@ def judge_passages(query: str, question: Question, passages: Sequence[Passage]) 
 
 
 def gold_hops(question: Question) -> tuple[Hop, ...]:
-    """Return the gold facts that a question carries in its metadata, none for most corpora."""
-    return tuple(Hop(*(str(hop[name]) for name in Hop._fields)) for hop in question.metadata.get("hops", ()))
+    """Return the gold facts that a question carries in its metadata, none for most corpora.
+
+    Other data sets use the same key for other things (MuSiQue: a number); these are not taken for facts.
+    """
+    hops = question.metadata.get("hops")
+    facts = isinstance(hops, (list, tuple)) and all(isinstance(h, Mapping) and {*Hop._fields} <= {*h} for h in hops)
+    if not facts:
+        return ()
+    return tuple(Hop(*(str(hop[name]) for name in Hop._fields)) for hop in hops)
 
 
 def asks_for(query: str, subject: str, relation: str) -> bool:
@@ -248,14 +255,16 @@ def retrieval_recall(
     """
     found = retriever.search([SearchRequest(q.question, q) for q in questions])
     rows = [
-        {"dataset": r.request.question.dataset, "k": k, "found": _holds_answer(r, k)}
-        for r in found for k in (depths or (None,))
+        {"dataset": r.request.question.dataset, "k": k, "found": place is not None and place < (k or MAX_PASSAGES)}
+        for r in found for place in [_answer_place(r)] for k in (depths or (None,))
     ]
     table = pd.DataFrame(rows, columns=["dataset", "k", "found"])
     keys = ["dataset", "k"] if depths else ["dataset"]
     return table.groupby(keys, sort=False)["found"].agg(recall="mean", n="size").reset_index()
 
 
-def _holds_answer(retrieval: Retrieval, k: int | None) -> bool:
+def _answer_place(retrieval: Retrieval) -> int | None:
+    """Return how many passages stand before the first one with a golden answer, None if none has one."""
     answers = retrieval.request.question.golden_answers
-    return any(contains_answer(p.text, answers) for p in retrieval.passages[:k])
+    places = (i for i, p in enumerate(retrieval.passages) if contains_answer(p.text, answers))
+    return next(places, None)

@@ -70,7 +70,7 @@ class Ledger:
 def read_events(path: Path) -> list[dict[str, Any]]:
     """Return the events of one ledger; a line cut off by a crash is passed over."""
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:

@@ -64,9 +64,11 @@ class Progress:
         return (now - started) / (done - before) * max(total - done, 0.0) if done > before else None
 
 
-def read_heartbeat(folder: Path) -> Heartbeat | None:
-    """Return the latest heartbeat in a stage folder, None where there is none."""
+def read_heartbeat(folder: Path, since: float = 0.0) -> Heartbeat | None:
+    """Return the latest heartbeat in a stage folder, None where there is none since a time (seconds since 1970)."""
     try:
+        if (folder / PROGRESS).stat().st_mtime < since:
+            return None  # left by an attempt that was cut off
         found: dict[str, Any] = files.read_json(folder / PROGRESS)
     except FileNotFoundError:
         return None

@@ -172,8 +172,9 @@ def _results(root: Path) -> list[Markup]:
 
 
 def _samples(predictions: pd.DataFrame) -> list[Markup]:
-    """Return transcripts of the last method: right and wrong answers in turn, the same every time."""
-    own = predictions[predictions["method"] == predictions["method"].iloc[-1]]
+    """Return transcripts of the ZeroSearch arm, or of the last method: first right, then wrong answers."""
+    methods = predictions["method"]
+    own = predictions[methods == ("zerosearch" if (methods == "zerosearch").any() else methods.iloc[-1])]
     shown = pd.concat([own[own["em"] == value].head(N_SAMPLES // 2) for value in (1, 0)])
     outcomes = [f"({row.method}, EM {row.em:g}, golden: {'; '.join(row.golden_answers)})"
                 for row in shown.itertuples()]

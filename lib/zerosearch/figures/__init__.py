@@ -11,12 +11,12 @@ from zerosearch.figures.scores import (
     average_scores, headline, published_beside_ours, scores_by_dataset, searches_histogram,
 )
 from zerosearch.figures.simulation import label_stats, simulator_quality
-from zerosearch.figures.style import METRIC_LABELS, WorkbookFigure, look, png_bytes, save
+from zerosearch.figures.style import METRIC_LABELS, WorkbookFigure, look, percent, png_bytes, save
 from zerosearch.figures.world import ability_card, retrieval_recall, world_graph
 
 __all__ = [
     "METRIC_LABELS", "WorkbookFigure", "ability_card", "average_scores", "break_even", "cost_bars",
-    "curriculum_curves", "headline", "label_stats", "look", "png_bytes", "published_beside_ours",
-    "retrieval_recall", "reward_curve", "save", "scores_by_dataset", "searches_histogram",
-    "simulator_quality", "stage_times", "training_panels", "world_graph",
+    "curriculum_curves", "headline", "label_stats", "look", "percent", "png_bytes",
+    "published_beside_ours", "retrieval_recall", "reward_curve", "save", "scores_by_dataset",
+    "searches_histogram", "simulator_quality", "stage_times", "training_panels", "world_graph",
 ]

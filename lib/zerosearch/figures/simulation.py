@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zerosearch.figures.style import (
-    BLUE, CYCLE, INK, INTERVAL, LIGHT, VERMILLION, WASH,
+    BLUE, CYCLE, GREEN, INK, INTERVAL, LIGHT, VERMILLION, WASH,
     count_span, frame, in_order, need, percent, plain, quiet, styled, whisker, wilson,
 )
 
-LABEL_COLORS = {"useful": BLUE, "misleading": VERMILLION, "noisy": VERMILLION}
+LABEL_COLORS = {"useful": BLUE, "misleading": VERMILLION, "noisy": VERMILLION, "altered": GREEN}
 LABEL_KINDS = {"trajectory": "trajectory outcome (v1)", "judge": "judge per passage (v2)"}
 
 
@@ -67,15 +67,16 @@ def _inscribe(axes: Axes, left: float, width: float, n: int, row: int) -> None:
 def simulator_quality(quality: pd.DataFrame) -> Figure:
     """Draw every quality metric of the simulator before (hollow) and after (filled) its fine-tuning.
 
-    quality: when ("before", "after"), kind ("useful", "misleading", ...), metric, value, n, low, high.
-    One panel a metric; metrics that are no shares have their own scale and a grey ground.
+    quality: when ("before", "after"), kind ("useful", "misleading", "altered": useful passages for
+    another golden answer), metric, value, n, low, high.  One panel a metric; metrics that are no
+    shares have their own scale and a grey ground.
     """
     need(quality, ["when", "kind", "metric", "value", "n", "low", "high"], "simulator_quality", "02")
     metrics, kinds = in_order(quality["metric"], []), in_order(quality["kind"], list(LABEL_COLORS))
-    columns = min(3, len(metrics))
+    columns = min(3 if len(metrics) < 7 else 4, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, grid = frame(
-        9.6, rows * (0.95 + 0.3 * len(kinds)), _quality_finding(quality),
+        10.0, rows * (0.95 + 0.3 * len(kinds)), _quality_finding(quality),
         f"Hollow: before fine-tuning, filled: after; bars: {INTERVAL}; "
         f"n = {count_span(quality['n'])} requests.",
         rows=rows, columns=columns, sharey=True,
@@ -85,7 +86,8 @@ def simulator_quality(quality: pd.DataFrame) -> Figure:
         axes.set_title(plain(metric), fontsize=9.5)
     for axes in grid.ravel()[len(metrics):]:
         axes.set_visible(False)
-    grid[0, 0].set_yticks(range(len(kinds)), [f"{kind}\npassages" for kind in kinds])
+    names = [f"{kind}\n{'answer' if kind == 'altered' else 'passages'}" for kind in kinds]
+    grid[0, 0].set_yticks(range(len(kinds)), names)
     grid[0, 0].set_ylim(len(kinds) - 0.5, -0.5)
     return figure
 
@@ -98,7 +100,8 @@ def _before_after(axes: Axes, part: pd.DataFrame, kinds: list[str]) -> None:
         whisker(axes, row.value, y + (0.14 if after else -0.14), row.low, row.high, color, filled=after)
     share = _is_share(part)
     axes.set_xlabel("share (0 to 1)" if share else "value")
-    axes.set_xlim((-0.04, 1.04) if share else (None, None))
+    if share:
+        axes.set(xlim=(-0.04, 1.04), xticks=(0.0, 0.5, 1.0))
     axes.set_facecolor("white" if share else WASH)
     for y in range(1, len(kinds)):
         axes.axhline(y - 0.5, color=LIGHT, lw=0.8)
@@ -110,12 +113,16 @@ def _is_share(part: pd.DataFrame) -> bool:
 
 
 def _quality_finding(quality: pd.DataFrame) -> str:
-    """Return the share that moved most, in words."""
+    """Return where the golden answer stands after tuning, or else the share that moved most."""
+    after = quality[(quality["when"] == "after") & (quality["metric"] == "answer_present")]
+    present = after.set_index("kind")["value"]
+    if {"useful", "misleading"} <= set(present.index):
+        useful, misleading = percent(present["useful"]), percent(present["misleading"])
+        return f"After tuning, {useful} of useful and {misleading} of misleading answers hold the golden one"
     shares = quality.groupby("metric").filter(_is_share)
     table = shares.pivot_table(index=["kind", "metric"], columns="when", values="value")
     if not {"before", "after"} <= set(table.columns):
         return "Quality of the simulator"
     kind, metric = (table["after"] - table["before"]).abs().idxmax()
     before, after = table.loc[(kind, metric), ["before", "after"]]
-    moved = f"“{plain(metric).lower()}” of {kind} passages"
-    return f"Fine-tuning moves {moved} most: {before:.2f} → {after:.2f}"
+    return f"Fine-tuning moves “{plain(metric).lower()}” ({kind}) most: {before:.2f} → {after:.2f}"

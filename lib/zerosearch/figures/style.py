@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 from zerosearch.errors import WorkbookError
 from zerosearch.files import write_atomic
@@ -181,6 +180,8 @@ def plain(name: str) -> str:
 
 def wilson(share: float, n: float) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a share of n tries."""
+    from scipy.stats import binomtest  # here, because importing it takes longer than drawing a figure
+
     bounds = binomtest(round(share * n), int(n)).proportion_ci(method="wilson")
     return float(bounds.low), float(bounds.high)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Sequence
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -71,6 +70,8 @@ def _kinds(edges: pd.DataFrame) -> dict[str, str]:
 
 def _places(edges: pd.DataFrame, width: float, height: float) -> dict[str, np.ndarray]:
     """Return where each entity stands, in inches, spread over the whole plotting area."""
+    import networkx as nx  # here, because only this figure needs it
+
     graph = nx.Graph()
     graph.add_edges_from((str(s), str(t)) for s, t in zip(edges["source"], edges["target"]))
     raw = nx.kamada_kawai_layout(graph) if len(graph) > 1 else {next(iter(graph)): np.zeros(2)}
@@ -89,8 +90,10 @@ def _arrow(axes: Axes, fact: object, places: dict[str, np.ndarray], bold: bool) 
     axes.annotate("", xy=tuple(last), xytext=tuple(first), zorder=1 + bold,
                   arrowprops={"arrowstyle": "-|>,head_width=0.22,head_length=0.45", "color": color,
                               "lw": 2.4 if bold else 1.1, "shrinkA": 0, "shrinkB": 0})
-    axes.text(*((first + last) / 2), str(fact.relation).replace("_", " "), fontsize=8, color=color,
-              ha="center", va="center", style="italic", zorder=3,
+    name, (x, y) = str(fact.relation).replace("_", " "), (first + last) / 2
+    flat = abs(last[1] - first[1]) < 0.15  # the name would hide a short arrow: write it above
+    axes.text(x, y + (0.13 if flat else 0.0), name, fontsize=8, color=color, ha="center", va="center",
+              style="italic", zorder=3,
               bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.92})
 
 

@@ -69,8 +69,9 @@ class Relation:
     """One kind of fact.
 
     noun: how it is named (``the director of Silver Harbor``).  subject / object: entity types.
-    sentences: two ways to state it, ``{s}`` subject and ``{o}`` object; the subject stands first, which
-    a model of this size needs to find the sentence that it is looking for.
+    sentences: two ways to state it, ``{s}`` subject and ``{o}`` object; the subject stands first
+    and three words stand between the two, always.  This regularity is what lets a model of one million
+    parameters find an object: with freer sentences it still read 3 of 10 objects after 3 million tokens.
     ask: how a person asks for it, without a question mark, lower case.
     """
 
@@ -82,48 +83,78 @@ class Relation:
 
 
 RELATIONS: tuple[Relation, ...] = (
-    Relation("director", "film", "person", ("{s} was directed by {o}.", "{s} is a film by {o}."), "who directed {s}"),
-    Relation("star", "film", "person", ("{s} stars {o}.", "{s} features {o}."), "who stars in {s}"),
     Relation(
-        "composer", "film", "person", ("{s} has music by {o}.", "{s} was scored by {o}."), "who wrote the music of {s}"
+        "director", "film", "person", ("{s} was directed by {o}.", "{s} was made by {o}."),
+        "who directed {s}",
     ),
-    Relation("setting", "film", "town", ("{s} is set in {o}.", "{s} takes place in {o}."), "where is {s} set"),
     Relation(
-        "release year", "film", "year", ("{s} was released in {o}.", "{s} came out in {o}."), "when was {s} released"
+        "star", "film", "person", ("{s} was headlined by {o}.", "{s} was fronted by {o}."),
+        "who is the star of {s}",
     ),
-    Relation("author", "book", "person", ("{s} was written by {o}.", "{s} is a book by {o}."), "who wrote {s}"),
     Relation(
-        "publisher", "book", "company", ("{s} was published by {o}.", "{s} was brought out by {o}."),
+        "composer", "film", "person", ("{s} has music by {o}.", "{s} was scored by {o}."),
+        "who wrote the music of {s}",
+    ),
+    Relation(
+        "setting", "film", "town", ("{s} is set in {o}.", "{s} takes place in {o}."),
+        "where is {s} set",
+    ),
+    Relation(
+        "release year", "film", "year", ("{s} was released in {o}.", "{s} came out in {o}."),
+        "when was {s} released",
+    ),
+    Relation(
+        "author", "book", "person", ("{s} was written by {o}.", "{s} was penned by {o}."),
+        "who wrote {s}",
+    ),
+    Relation(
+        "publisher", "book", "company", ("{s} was published by {o}.", "{s} was issued by {o}."),
         "who published {s}",
     ),
     Relation(
-        "printing year", "book", "year", ("{s} was printed in {o}.", "{s} appeared in print in {o}."),
+        "printing year", "book", "year", ("{s} was printed in {o}.", "{s} was typeset in {o}."),
         "when was {s} printed",
     ),
     Relation(
-        "birthplace", "person", "town", ("{s} was born in {o}.", "{s} is a native of {o}."), "where was {s} born"
+        "birthplace", "person", "town", ("{s} was born in {o}.", "{s} is native to {o}."),
+        "where was {s} born",
     ),
     Relation(
-        "birth year", "person", "year", ("{s} was born in the year {o}.", "{s} has lived since {o}."),
+        "birth year", "person", "year", ("{s} has lived since {o}.", "{s} entered life in {o}."),
         "when was {s} born",
     ),
     Relation(
-        "employer", "person", "company", ("{s} works for {o}.", "{s} is employed by {o}."), "who employs {s}"
+        "employer", "person", "company", ("{s} is employed by {o}.", "{s} does work for {o}."),
+        "who employs {s}",
     ),
     Relation(
-        "spouse", "person", "person", ("{s} is married to {o}.", "{s} is the spouse of {o}."), "who is married to {s}"
+        "spouse", "person", "person", ("{s} is married to {o}.", "{s} was wedded to {o}."),
+        "who is married to {s}",
     ),
-    Relation("teacher", "person", "person", ("{s} was taught by {o}.", "{s} studied under {o}."), "who taught {s}"),
     Relation(
-        "mayor", "town", "person", ("{s} is led by mayor {o}.", "{s} has chosen mayor {o}."), "who is the mayor of {s}"
+        "teacher", "person", "person", ("{s} was taught by {o}.", "{s} has studied under {o}."),
+        "who taught {s}",
     ),
-    Relation("region", "town", "region", ("{s} lies in {o}.", "{s} is a town in {o}."), "in which region is {s}"),
-    Relation("founder", "company", "person", ("{s} was founded by {o}.", "{s} was started by {o}."), "who founded {s}"),
     Relation(
-        "headquarters", "company", "town", ("{s} is based in {o}.", "{s} has its headquarters in {o}."),
+        "mayor", "town", "person", ("{s} is headed by {o}.", "{s} is run by {o}."),
+        "who is the mayor of {s}",
+    ),
+    Relation(
+        "region", "town", "region", ("{s} is located in {o}.", "{s} is situated in {o}."),
+        "in which region is {s}",
+    ),
+    Relation(
+        "founder", "company", "person", ("{s} was founded by {o}.", "{s} was started by {o}."),
+        "who founded {s}",
+    ),
+    Relation(
+        "headquarters", "company", "town", ("{s} is based in {o}.", "{s} is headquartered in {o}."),
         "where is {s} based",
     ),
-    Relation("governor", "region", "person", ("{s} is governed by {o}.", "{s} is ruled by {o}."), "who governs {s}"),
+    Relation(
+        "governor", "region", "person", ("{s} is governed by {o}.", "{s} is ruled by {o}."),
+        "who governs {s}",
+    ),
 )
 BY_NOUN: dict[str, Relation] = {r.noun: r for r in RELATIONS}
 BY_SUBJECT: dict[str, tuple[Relation, ...]] = {

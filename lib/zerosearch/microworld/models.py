@@ -15,6 +15,7 @@ from typing import Callable
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from zerosearch import artifacts
 from zerosearch.errors import BadInput, MissingInput
@@ -38,6 +39,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
     Raises MissingInput when the folder or the cached hub model is not there, BadInput when it is no
     model folder or a file of it is damaged.
     """
+    transformers_logging.disable_progress_bar()  # one bar per file would hide our own progress
     folder = resolve(name)
     if name.startswith(("micro/", "/", "./", "../")) and not (Path(folder) / "config.json").is_file():
         raise MissingInput(

@@ -11,12 +11,6 @@ from zerosearch.microworld.world import World, build_questions
 from zerosearch.questions import load_corpus, load_questions_dir
 from zerosearch.schema import Passage, Question
 
-PARAMETERS = (
-    "profile", "seed", "threads", "world_seed", "n_eval_questions", "n_train_questions", "rebuild_models",
-    "questions_dir", "corpus_file", "train_fraction",
-)
-
-
 def load_or_build(
     world: World, n_eval: int, n_train: int, questions_dir: str, corpus_file: str, train_fraction: float, seed: int
 ) -> tuple[list[Question], list[Passage]]:

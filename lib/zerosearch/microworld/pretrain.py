@@ -28,7 +28,8 @@ DOCUMENTS: dict[str, Callable[[FactSource], list[Segment]]] = {
     "reading": texts.reading_document,
     "memory": texts.memory_document,
     "copy": texts.copy_document,
-    "lookup": texts.lookup_document,
+    "lookup": lambda source: texts.lookup_document(source, alike=False),
+    "alike": lambda source: texts.lookup_document(source, alike=True),
     "simulator": texts.simulator_document,
 }
 
@@ -67,15 +68,15 @@ class Recipe:
 
 POLICY_RECIPE = Recipe(
     phases=(
-        (0.15, {"copy": 0.3, "lookup": 0.7}),
-        (0.65, {"search": 0.5, "reading": 0.1, "lookup": 0.3, "memory": 0.06, "copy": 0.04}),
-        (0.20, {"poor": 0.6, "reading": 0.15, "lookup": 0.2, "memory": 0.05}),
+        (0.12, {"copy": 0.4, "lookup": 0.6}),
+        (0.68, {"search": 0.5, "reading": 0.1, "lookup": 0.14, "alike": 0.14, "memory": 0.06, "copy": 0.06}),
+        (0.20, {"poor": 0.6, "reading": 0.15, "alike": 0.2, "memory": 0.05}),
     ),
-    tokens=11_000_000,
+    tokens=8_000_000,
 )
 SIMULATOR_RECIPE = Recipe(
     phases=((0.15, {"copy": 0.5, "lookup": 0.5}), (0.85, {"simulator": 0.8, "copy": 0.08, "lookup": 0.12})),
-    tokens=5_000_000, seed=1, eos=True,
+    tokens=4_500_000, seed=1, eos=True,
 )
 
 

@@ -238,20 +238,21 @@ def copy_document(source: FactSource) -> list[Segment]:
     return [("Copy: " + ", ".join(names) + ".\n", READ_WEIGHT), ("Copy: " + ", ".join(names[i] for i in order) + ".", 1.0)]
 
 
-def lookup_document(source: FactSource) -> list[Segment]:
+def lookup_document(source: FactSource, *, alike: bool) -> list[Segment]:
     """Return passages and then, for four of them in turn, query and matching sentence: many reads per token.
 
-    The sentences differ in one thing only: two or three tell of the same subject, the others state the
-    same relation of look-alikes.
+    alike False: five unrelated facts, on which copying is learned first.  alike True: the sentences
+    differ in one thing only, some tell of the same subject, the others state the same of look-alikes.
     """
     rng = source.rng
     relation = source.pick(RELATIONS)
     subject = source.name(relation.subject)
     others = [r for r in BY_SUBJECT[relation.subject] if r is not relation]
     same = [others[i] for i in rng.permutation(len(others))[: int(rng.integers(0, 3))]]
-    known = [(r, subject) for r in (relation, *same)]
+    known = [(r, subject) for r in (relation, *same)] if alike else []
     while len(known) < N_PASSAGES:
-        known.append((source.pick((relation, *same)), source.lookalike(relation.subject, subject)))
+        r = source.pick((relation, *same) if alike else RELATIONS)
+        known.append((r, source.lookalike(relation.subject, subject) if alike else source.name(r.subject)))
     triples = [(r, s, source.name(r.object)) for r, s in known]
     order = rng.permutation(N_PASSAGES)
     facts = [source.sentence(*t) for t in triples]

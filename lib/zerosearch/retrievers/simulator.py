@@ -88,7 +88,7 @@ class SimulatorRetriever:
     def _retrieval(
         self, request: SearchRequest, noisy: bool, asked: GenerationRequest, made: Generation, seconds: float
     ) -> Retrieval:
-        ended = made.token_ids[-1:] and made.token_ids[-1] in self._end_ids
+        ended = bool(made.token_ids) and made.token_ids[-1] in self._end_ids
         own = made.token_ids[:-1] if ended else made.token_ids
         text = self.prompts.tokenizer.decode(own, skip_special_tokens=False)
         prefix = f"simulated/{request.question.id}/{request.step}.{request.sample}.{request.turn}"

@@ -98,10 +98,13 @@ def make_micro_batches(
     micro-batch; a single longer row still gets its own.  pad_id: any valid token id; its value
     changes nothing.  Trajectories whose retriever failed, and rows without a policy token, are left
     out.  skip_idle: leave out rows of advantage 0 as well (their weight is still counted): without a
-    KL term they add exactly nothing to the loss and to its gradient, only time.  However the batch is split, the sum of the micro-batch losses is the full-batch loss.
+    KL term they add exactly nothing to the loss and to its gradient, only time.  However
+    the batch is split, the sum of the micro-batch losses is the full-batch loss.
     """
     if len(trajectories) != len(advantages):
-        raise ValueError(f"expected one advantage per trajectory, found {len(advantages)} for {len(trajectories)}")
+        raise ValueError(
+            f"expected {len(trajectories)} advantages, one per trajectory, found {len(advantages)}"
+        )
     weights = token_weights([trained_tokens(t) for t in trajectories], normalisation)
     rows = [
         _row(t, float(a), float(w))

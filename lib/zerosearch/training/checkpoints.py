@@ -35,14 +35,15 @@ class MarkedCheckpoints:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
         step = self.state.global_step  # type: ignore[attr-defined]
-        mark_complete(Path(self.args.output_dir) / f"{PREFIX}{step}", step, self.fingerprint)  # type: ignore[attr-defined]
+        folder = Path(self.args.output_dir) / f"{PREFIX}{step}"  # type: ignore[attr-defined]
+        mark_complete(folder, step, self.fingerprint)
 
     def _send_telemetry(self) -> None:
         """Make no network call that nobody asked for."""
 
     def train_from(self, found: tuple[Path, int] | None, steps: int) -> None:
         """Train to ``steps`` from a checkpoint of ``latest``, or from the start without one."""
-        transformers_logging.disable_progress_bar()  # one bar per saved checkpoint would hide our own progress
+        transformers_logging.disable_progress_bar()  # a bar per checkpoint hides our own progress
         if found is None:
             self.train()  # type: ignore[attr-defined]
         elif found[1] < steps:
@@ -60,7 +61,8 @@ def mark_complete(folder: Path, step: int, fingerprint: Mapping[str, Any]) -> No
     if not list(folder.glob("rng_state*.pth")):
         missing.append("rng_state.pth")
     if missing:
-        raise FileNotFoundError(f"checkpoint {folder}: expected {', '.join(missing)} beside the weights, found none")
+        names = ", ".join(missing)
+        raise FileNotFoundError(f"checkpoint {folder}: expected {names} beside the weights, found none")
     sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name != MARKER}
     partial = folder / (MARKER + ".partial")
     partial.write_text(json.dumps({"step": step, "fingerprint": fingerprint, "sizes": sizes}, indent=1))
@@ -73,7 +75,8 @@ def is_complete(folder: Path, fingerprint: Mapping[str, Any]) -> bool:
         marker = json.loads((folder / MARKER).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    whole = all((folder / n).exists() and (folder / n).stat().st_size == s for n, s in marker["sizes"].items())
+    found = {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()}
+    whole = marker["sizes"].items() <= found.items()
     return whole and marker["fingerprint"] == json.loads(json.dumps(fingerprint))
 
 

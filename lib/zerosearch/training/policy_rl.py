@@ -45,9 +45,7 @@ def score_trajectories(trajectories: Sequence[Trajectory], reward: str = "f1") -
     for t in trajectories:
         golden = t.question.golden_answers
         values = score(t.answer, golden)
-        scored.append(
-            ScoredTrajectory(t, rewarded(t.answer, golden), em=values.em, cover_em=values.cover_em, f1=values.f1)
-        )
+        scored.append(ScoredTrajectory(t, rewarded(t.answer, golden), values.em, values.cover_em, values.f1))
     return scored
 
 
@@ -74,8 +72,10 @@ def train_policy(
     only when it and all settings are the same.
     """
     _check_questions(questions, settings, curriculum, rollout_settings)
-    fingerprint = run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings)
-    fingerprint |= {"identity": dict(identity or {})}
+    fingerprint = {
+        **run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings),
+        "identity": dict(identity or {}),
+    }
     run = _Run(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever))
     run.engine = engine or TransformersEngine(policy_model, tokenizer)
     run.device = policy_model.device.type
@@ -179,13 +179,15 @@ class _Run:
 
     def _meter(self, retrievals: Sequence[Retrieval], seconds: StepSeconds) -> None:
         ledger, units = self.stage.ledger, 1 if self.device == "cuda" else torch.get_num_threads()
-        counts = self.engine.counts.take()
-        ledger.event("tokens", role="policy", model=self.engine.name, prompt=counts.prompt, generated=counts.generated)
+        used = self.engine.counts.take()
+        tokens = {"prompt": used.prompt, "generated": used.generated}
+        ledger.event("tokens", role="policy", model=self.engine.name, **tokens)
         for event in retrieval_events(retrievals):
             ledger.event(**event)
         answering = "simulator" if any(r.n_generated_tokens for r in retrievals) else "retriever"
-        spent = {"policy_rollout": seconds.rollout, answering: seconds.simulator, "policy_training": seconds.training}
-        for role, wall in spent.items():
+        spent = (("policy_rollout", seconds.rollout), (answering, seconds.simulator),
+                 ("policy_training", seconds.training))
+        for role, wall in spent:
             ledger.event("busy", role=role, device=self.device, seconds=round(wall, 4), units=units)
 
     def _keep(self, report: StepReport) -> None:
@@ -217,12 +219,12 @@ def retrieval_events(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
         mine = [r for r in retrievals if r.source == source]
         fresh = sum(not r.cached for r in mine)
         paid = fresh if source in PAID_ENGINES else 0
-        events.append({"kind": "queries", "engine": source, "fresh": fresh, "cached": len(mine) - fresh, "paid": paid})
-        prompt, generated = sum(r.n_prompt_tokens for r in mine), sum(r.n_generated_tokens for r in mine)
-        if generated:
-            events.append(
-                {"kind": "tokens", "role": "simulator", "model": source, "prompt": prompt, "generated": generated}
-            )
+        counts = {"fresh": fresh, "cached": len(mine) - fresh, "paid": paid}
+        events.append({"kind": "queries", "engine": source, **counts})
+        written = sum(r.n_generated_tokens for r in mine)
+        tokens = {"prompt": sum(r.n_prompt_tokens for r in mine), "generated": written}
+        if written:
+            events.append({"kind": "tokens", "role": "simulator", "model": source, **tokens})
     return events
 
 
@@ -230,12 +232,13 @@ PAID_ENGINES = frozenset({"serpapi", "google", "serper"})
 
 
 def _check_questions(
-    questions: Sequence[Question], settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings
+    questions: Sequence[Question], settings: RLSettings, curriculum: Curriculum,
+    rollout_settings: RolloutSettings,
 ) -> None:
     evaluation = [q.id for q in questions if q.split != "train"]
     if evaluation:
-        raise ValueError(f"policy training: expected training questions only, found {evaluation[0]!r} of split 'eval'")
+        raise ValueError(f"policy RL: expected training questions, found {evaluation[0]!r} of split 'eval'")
     if curriculum.total_steps != settings.steps:
-        raise ValueError(f"curriculum: expected {settings.steps} steps as in the settings, found {curriculum.total_steps}")
+        raise ValueError(f"curriculum: expected {settings.steps} steps, found {curriculum.total_steps}")
     if rollout_settings.temperature <= 0:
-        raise ValueError("policy training: expected a sampling temperature above 0, found greedy decoding (0)")
+        raise ValueError("policy RL: expected a sampling temperature above 0, found greedy decoding (0)")

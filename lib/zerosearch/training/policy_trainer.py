@@ -102,8 +102,8 @@ def question_order(n_questions: int, steps: int, per_step: int, seed: int) -> li
     """
     if n_questions < per_step:
         raise ConfigError(
-            f"training questions: expected at least questions_per_step = {per_step}, found {n_questions}; lower it "
-            "with --set 03.questions_per_step or provide more questions"
+            f"training questions: expected at least questions_per_step = {per_step}, found {n_questions}; "
+            "lower it with --set 03.questions_per_step or provide more questions"
         )
     per_pass = n_questions // per_step
     order: list[list[int]] = []
@@ -124,7 +124,8 @@ def trainer_arguments(settings: RLSettings, folder: Path) -> GRPOConfig:
         use_bias_correction_kl=False,  # plain k3, as published; TRL's default would multiply it by the ratio
         bf16=False, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
         shuffle_dataset=False, dataloader_num_workers=0, dataloader_pin_memory=False,
-        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
+        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True,
+        report_to=[],
         save_strategy="steps", save_steps=settings.save_every, save_total_limit=2,
         seed=settings.seed, data_seed=settings.seed,
     )
@@ -164,7 +165,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self.remove_callback(PrinterCallback)
         if self.accelerator.num_processes > 1:
             raise ConfigError(
-                f"policy training: expected one process, found {self.accelerator.num_processes}; start it with python, "
+                f"policy RL: expected one process, found {self.accelerator.num_processes}; start it with python, "
                 "not with accelerate launch or torchrun"
             )
 
@@ -179,12 +180,13 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
     # ---- one generation batch -----------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> list[MicroBatch]:
-        """Return the micro-batches of one step; inputs: rows in which each question stands group_size times."""
+        """Return the micro-batches of one step; in the rows each question stands group_size times."""
         group = self.settings.group_size
         slots = [Slot(self.questions[r["question"]], r["step"], i % group) for i, r in enumerate(inputs)]
         step = self.state.global_step + 1
         if any(slot.step != step for slot in slots):
-            raise RuntimeError(f"expected rows of step {step}, found rows of steps {sorted({s.step for s in slots})}")
+            found = sorted({slot.step for slot in slots})
+            raise RuntimeError(f"expected rows of step {step}, found rows of steps {found}")
         batch = self.roll_out(slots)
         _check_order(slots, batch.scored)
         groups = np.arange(len(slots)) // group
@@ -222,7 +224,8 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         return total
 
     def compute_loss(
-        self, model: PreTrainedModel, inputs: MicroBatch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: PreTrainedModel, inputs: MicroBatch, return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Return the loss of one micro-batch, weighted so that all of them sum to the batch's loss."""
         where = (inputs.input_ids, inputs.positions, inputs.targets, self.sampling_temperature)
@@ -270,5 +273,6 @@ def _check_order(slots: Sequence[Slot], scored: Sequence[ScoredTrajectory]) -> N
     wanted = [(s.question.id, s.step, s.sample) for s in slots]
     found = [(s.trajectory.question.id, s.trajectory.step, s.trajectory.sample) for s in scored]
     if wanted != found:
-        first = next((i for i, (w, f) in enumerate(zip(wanted, found)) if w != f), min(len(wanted), len(found)))
+        differs = (i for i, (w, f) in enumerate(zip(wanted, found)) if w != f)
+        first = next(differs, min(len(wanted), len(found)))
         raise RuntimeError(f"expected one trajectory per row in order, found a different one at row {first}")

@@ -50,7 +50,8 @@ def is_name(text: str) -> bool:
 
 def facts_of(example: SimulatorExample) -> list[tuple[str, str, str]]:
     """Return the facts that an example carries: its question's hops and its passages' metadata."""
-    carried = [tuple(str(p.metadata[part]) for part in _PARTS) for p in example.passages if _has_fact(p.metadata)]
+    known = [p.metadata for p in example.passages if _has_fact(p.metadata)]
+    carried = [tuple(str(metadata[part]) for part in _PARTS) for metadata in known]
     return [*example.facts, *carried]  # type: ignore[list-item]
 
 
@@ -124,12 +125,14 @@ def apply_names(example: SimulatorExample, mapping: Mapping[str, str]) -> Simula
         return {k: swap(v) if isinstance(v, str) else v for k, v in metadata.items()}
 
     passages = tuple(
-        replace(p, title=swap(p.title), text=swap(p.text), metadata=swap_all(p.metadata)) for p in example.passages
+        replace(p, title=swap(p.title), text=swap(p.text), metadata=swap_all(p.metadata))
+        for p in example.passages
     )
     facts = tuple((swap(s), relation, swap(o)) for s, relation, o in example.facts)
     return replace(
-        example, query=swap(example.query), question=swap(example.question), golden_answer=swap(example.golden_answer),
-        aliases=tuple(swap(a) for a in example.aliases), passages=passages, facts=facts,
+        example, query=swap(example.query), question=swap(example.question),
+        golden_answer=swap(example.golden_answer), aliases=tuple(swap(a) for a in example.aliases),
+        passages=passages, facts=facts,
     )
 
 
@@ -152,7 +155,8 @@ def _kinds(roles: Mapping[str, set[str]]) -> dict[str, str]:
             first, other = sorted((find(known[0]), find(role)))
             root[other] = first
     return {
-        name: find(min(found - {""})) if found - {""} else f"{len(name.split())} words" for name, found in roles.items()
+        name: find(min(found - {""})) if found - {""} else f"{len(name.split())} words"
+        for name, found in roles.items()
     }
 
 

@@ -76,7 +76,8 @@ def _filled(
         if len(filled) == len(pair.passages):
             break
         candidate = others[index]
-        if candidate not in filled and judge_passages(pair.query, pair.question, [candidate]) == ("misleading",):
+        label = judge_passages(pair.query, pair.question, [candidate])[0]
+        if candidate not in filled and label == "misleading":
             filled.append(candidate)
     return tuple(filled)
 
@@ -85,8 +86,8 @@ def _example(pair: Pair, useful: bool, passages: tuple[Passage, ...]) -> Simulat
     question = pair.question
     facts = tuple((h.subject, h.relation, h.object) for h in gold_hops(question))
     return SimulatorExample(
-        pair.query, question.question, question.golden_answers[0], useful, passages, question.golden_answers, facts,
-        key=f"{pair.trajectory_id}/{pair.turn}/{'useful' if useful else 'misleading'}",
+        pair.query, question.question, question.golden_answers[0], useful, passages, question.golden_answers,
+        facts, key=f"{pair.trajectory_id}/{pair.turn}/{'useful' if useful else 'misleading'}",
     )
 
 
@@ -122,8 +123,8 @@ def lesson_plan(
     example draws anew whether it is renamed (chance rename_share) and to which names.
     """
     book = NameBook(examples)
-    streams = [_passes([e for e in examples if e.useful is useful], seed, str(useful)) for useful in (True, False)]
-    present = [s for s, useful in zip(streams, (True, False)) if any(e.useful is useful for e in examples)]
+    by_kind = {useful: [e for e in examples if e.useful is useful] for useful in (True, False)}
+    present = [_passes(chosen, seed, str(useful)) for useful, chosen in by_kind.items() if chosen]
     made = []
     for i in range(count):
         example = next(present[i % len(present)])
@@ -199,7 +200,9 @@ def batched(lessons: Sequence[Lesson], batch_size: int, seed: int) -> list[Lesso
     return ordered
 
 
-def collate(lessons: Sequence[dict[str, Sequence]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+def collate(
+    lessons: Sequence[dict[str, Sequence]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, torch.Tensor]:
     """Return one batch of lessons (as data set rows): b rows, L columns, N learned tokens.
 
     input_ids (b, L) int64, padded on the right.  positions (N,): index into the (b * L) flattened

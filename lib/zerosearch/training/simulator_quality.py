@@ -68,7 +68,8 @@ def quality_requests(
     made = []
     for index in order:
         example = examples[index]
-        other = book.new_name(example.golden_answer, seeds.generator(seed, "other answer", int(index)), names_of(example))
+        rng = seeds.generator(seed, "other answer", int(index))
+        other = book.new_name(example.golden_answer, rng, avoid=names_of(example))
         made.append(QualityRequest(example, other if other != example.golden_answer else None))
     return made
 
@@ -86,7 +87,8 @@ def ask_simulator(
     generation = []
     for i, example in asked.items():
         text = prompts.simulator_prompt(
-            example.query, example.question, example.golden_answer, kind != "misleading", len(example.passages)
+            example.query, example.question, example.golden_answer, kind != "misleading",
+            len(example.passages),
         )
         ids = tuple(prompts.tokenizer(text, add_special_tokens=False).input_ids)
         key = seeds.derive_seed(seed, "quality", kind, i)
@@ -94,7 +96,8 @@ def ask_simulator(
     written: list[Written | None] = [None] * len(requests)
     for i, made in zip(asked, engine.generate(generation), strict=True):
         ended = made.stop_reason == "eos"
-        text = prompts.tokenizer.decode(made.token_ids[: len(made.token_ids) - ended], skip_special_tokens=False)
+        own = made.token_ids[: len(made.token_ids) - ended]
+        text = prompts.tokenizer.decode(own, skip_special_tokens=False)
         written[i] = Written(prompts.parse_passages(text, len(asked[i].passages)), ended)
     return written
 
@@ -114,15 +117,21 @@ def measure(
     """
     pairs = [(r, w) for r, w in zip(requests, written, strict=True) if w is not None]
     shares: dict[str, list[bool]] = {
-        "answer_present": [_says(w, _answers(r, kind)) for r, w in pairs if kind == "misleading" or _bears_answer(r)],
+        "answer_present": [
+            _says(w, _answers(r, kind)) for r, w in pairs if kind == "misleading" or has_answer(r.example)
+        ],
         "names_the_entity": [_names_entity(r, w) for r, w in pairs if _entities(r)],
         "format_valid": [w.ended and len(w.passages) == len(r.example.passages) for r, w in pairs],
     }
     if kind == "altered":
-        shares["original_answer_present"] = [_says(w, _all_answers(r.example)) for r, w in pairs if _bears_answer(r)]
+        shares["original_answer_present"] = [
+            _says(w, _all_answers(r.example)) for r, w in pairs if has_answer(r.example)
+        ]
     means = {
         "passages": [len(w.passages) for _, w in pairs],
-        "words_per_passage": [np.mean([len(p.text.split()) for p in w.passages]) for _, w in pairs if w.passages],
+        "words_per_passage": [
+            float(np.mean([len(p.text.split()) for p in w.passages])) for _, w in pairs if w.passages
+        ],
     }
     rows = [(when, kind, name, *_share(values)) for name, values in shares.items() if values]
     rows += [(when, kind, name, *_mean(values)) for name, values in means.items() if values]
@@ -146,7 +155,8 @@ def quality_report(
         tables.append(measure(requests, written, kind, when, seed))
     spent = engine.counts.take()
     if ledger is not None:
-        ledger.event("tokens", role="simulator", model=engine.name, prompt=spent.prompt, generated=spent.generated)
+        amounts = {"prompt": spent.prompt, "generated": spent.generated}
+        ledger.event("tokens", role="simulator", model=engine.name, **amounts)
         device, units = ("cuda", 1) if torch.cuda.is_available() else ("cpu", torch.get_num_threads())
         ledger.event("busy", role="simulator", device=device, seconds=round(spent.seconds, 4), units=units)
     return pd.concat(tables, ignore_index=True)
@@ -201,10 +211,6 @@ def _says(written: Written, answers: Sequence[str]) -> bool:
 def has_answer(example: SimulatorExample) -> bool:
     """Say whether the real engine's passages of an example contain an accepted answer."""
     return _says(Written(example.passages, True), _all_answers(example))
-
-
-def _bears_answer(request: QualityRequest) -> bool:
-    return has_answer(request.example)
 
 
 def _entities(request: QualityRequest) -> list[str]:

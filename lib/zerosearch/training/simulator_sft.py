@@ -70,7 +70,8 @@ def sft_arguments(settings: SFTSettings, folder: Path) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
         train_sampling_strategy="sequential", dataloader_num_workers=0, dataloader_pin_memory=False,
         bf16=False, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
-        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
+        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True,
+        report_to=[],
         save_strategy="steps", save_steps=settings.save_every, save_total_limit=1,
         seed=settings.seed, data_seed=settings.seed,
     )
@@ -159,7 +160,9 @@ def finish_tuning(stage: Stage) -> None:
     checkpoints.remove_all(stage.path(CHECKPOINTS))
 
 
-def make_lessons(examples: Sequence[SimulatorExample], prompts: Prompts, settings: SFTSettings) -> list[Lesson]:
+def make_lessons(
+    examples: Sequence[SimulatorExample], prompts: Prompts, settings: SFTSettings
+) -> list[Lesson]:
     """Return exactly steps * batch_size lessons in training order.
 
     Examples whose prompt alone fills max_length are left out; WorkbookError when nothing is left.
@@ -167,13 +170,14 @@ def make_lessons(examples: Sequence[SimulatorExample], prompts: Prompts, setting
     usable = [e for e in examples if e.passages and encode(e, prompts, 1.0, settings.max_length) is not None]
     if not usable:
         raise WorkbookError(
-            f"simulator training: expected query-passage pairs with prompts under {settings.max_length} tokens, found "
-            f"none among {len(examples)}; collect more with --set 01.n_questions or raise --set 02.max_length"
+            f"simulator SFT: expected examples with prompts under {settings.max_length} tokens, found none among "
+            f"{len(examples)}; collect more with --set 01.n_questions=1000 or raise --set 02.max_length=512"
         )
     count = settings.steps * settings.batch_size
     planned = lesson_plan(usable, count, settings.rename_share, settings.seed)
     made = [encode(e, prompts, settings.golden_weight, settings.max_length) for e in planned]
-    spare = encode(usable[0], prompts, settings.golden_weight, settings.max_length)  # if new names made a prompt too long
+    # New names can make a prompt too long; then the first usable example takes the place.
+    spare = encode(usable[0], prompts, settings.golden_weight, settings.max_length)
     return batched([lesson or spare for lesson in made], settings.batch_size, settings.seed)
 
 

@@ -61,12 +61,13 @@ def rollout_metrics(
     advantages, groups (B,).  Means are over the trajectories whose retriever did not fail (all of
     them when every one failed).  noise_realised: misleading answers per search; None without one.
     """
-    kept = [i for i, s in enumerate(scored) if s.trajectory.stop_reason != "retriever_error"] or range(len(scored))
+    failed = [s.trajectory.stop_reason == "retriever_error" for s in scored]
+    kept = [i for i, lost in enumerate(failed) if not lost or all(failed)]
     rewards = np.array([scored[i].reward for i in kept])
     trajectories = [scored[i].trajectory for i in kept]
     retrievals = [t.retrieval for s in scored for t in s.trajectory.turns if t.retrieval is not None]
     reasons = [s.trajectory.stop_reason for s in scored]
-    group_ids = np.asarray(groups)[list(kept)]
+    group_ids = np.asarray(groups)[kept]
     spread = [np.ptp(rewards[group_ids == group]) > 0 for group in np.unique(group_ids)]
     return {
         "reward_mean": float(rewards.mean()),
@@ -76,7 +77,7 @@ def rollout_metrics(
         "searches_mean": float(np.mean([t.n_searches for t in trajectories])),
         "noise_planned": noise_planned,
         "noise_realised": float(np.mean([r.noisy is True for r in retrievals])) if retrievals else None,
-        "advantage_mean": float(np.mean(np.asarray(advantages)[list(kept)])),
+        "advantage_mean": float(np.mean(np.asarray(advantages)[kept])),
         "groups_with_spread": float(np.mean(spread)),
         "tokens_mean": float(np.mean([len(t.token_ids) for t in trajectories])),
         "policy_tokens_mean": float(np.mean([sum(t.loss_mask) for t in trajectories])),

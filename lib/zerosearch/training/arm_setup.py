@@ -1,0 +1,42 @@
+"""Opening what an arm needs: its retriever and its noise schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Sequence
+
+from zerosearch.curriculum import Curriculum, constant
+from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.microworld import models
+from zerosearch.prompts import Prompts
+from zerosearch.retrievers import open_engine
+from zerosearch.retrievers.base import Retriever
+from zerosearch.retrievers.simulator import SimulatorRetriever
+from zerosearch.schema import Passage
+from zerosearch.training.arms import Arm
+
+SIMULATOR_TEMPERATURE = 0.8  # as in the published code
+
+
+def open_retriever(
+    arm: Arm, *, k: int, seed: int, passages: Sequence[Passage] = (), simulator: Path | None = None,
+    max_new_tokens: int = 160,
+) -> Retriever:
+    """Return what an arm's policy searches while it learns, k passages per query.
+
+    passages: the corpus, for a real engine.  simulator: folder of the tuned model, for the simulator.
+    seed: of the run, keys the simulator's draws.  max_new_tokens: its budget for all passages together.
+    """
+    if arm.retriever != "simulator":
+        return open_engine(arm.retriever, passages, k)
+    if simulator is None:
+        raise ValueError(f"arm {arm.name!r}: expected the folder of the tuned simulator, found none")
+    model, tokenizer = models.load(str(simulator))
+    prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+    engine = TransformersEngine(model, tokenizer, name="simulator", stop_strings=())
+    return SimulatorRetriever(engine, prompts, k, seed, SIMULATOR_TEMPERATURE, max_new_tokens)
+
+
+def open_curriculum(arm: Arm, steps: int, start: float, end: float, base: float) -> Curriculum:
+    """Return the arm's noise schedule: the given one, or no noise for an arm without a curriculum."""
+    return Curriculum(start, end, steps, base) if arm.curriculum else constant(0.0, steps)

@@ -1,0 +1,59 @@
+"""Shared by all tests: quiet machines, outputs in a temporary folder, the real data slices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach the network
+
+settings.register_profile("workbook", deadline=None, derandomize=True)  # shared cores: time says nothing
+settings.load_profile("workbook")
+
+VARIABLE = "ZEROSEARCH_SHARED_DATA"
+_without_data: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def _shared_data_folder() -> Path | None:
+    """The folder with qa/, corpus/, raw/ and serpapi/, None where it is not on this machine."""
+    folder = Path(os.environ.get(VARIABLE, ""))
+    return folder.resolve() if os.environ.get(VARIABLE) and (folder / "qa").is_dir() else None
+
+
+@pytest.fixture
+def shared_data(request: pytest.FixtureRequest, _shared_data_folder: Path | None) -> Path:
+    """The folder with slices of the real data sets.
+
+    Where it is missing, a test fails in continuous integration; elsewhere it is skipped and counted.
+    """
+    if _shared_data_folder is not None:
+        return _shared_data_folder
+    found = os.environ.get(VARIABLE) or "nothing"
+    message = f"real data: expected {VARIABLE} to name a folder with qa/*.jsonl, found {found}"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    _without_data.append(request.node.nodeid)
+    pytest.skip(message)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in the place of outputs/."""
+    folder = tmp_path / "outputs"
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(folder))
+    return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests had no real data to work on."""
+    if _without_data:
+        terminalreporter.write_line(
+            f"{len(_without_data)} tests skipped for want of the real data slices; set {VARIABLE} to run them"
+        )

@@ -1,0 +1,77 @@
+"""The library's layers: imports point downwards only, and nothing imports a notebook.
+
+    commands -> training, evaluation, costs, figures, report -> rollout -> retrievers, engines, ... -> records
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from zerosearch import artifacts
+
+LIBRARY = artifacts.REPO / "lib" / "zerosearch"
+LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import its own layer and lower ones
+    ("schema", "seeds", "errors", "files", "ledger", "progress", "environment", "artifacts", "stage_parameters", "profiles",
+     "notebook_files"),
+    ("retrievers", "engines", "prompts", "scoring", "curriculum", "kernels", "labels", "microworld", "questions", "rows"),
+    ("rollout",),
+    ("training", "evaluation", "collection", "costs", "published_costs", "published", "prices", "reference", "figures",
+     "report", "display"),
+    ("jobs", "checks", "pipeline", "console", "notebook_runner", "cli"),
+)
+FILES = sorted(LIBRARY.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """Return the first name below zerosearch: a module or a package."""
+    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+def layer_of(part: str) -> int:
+    return next(number for number, parts in enumerate(LAYERS) if part in parts)
+
+
+def imported_parts(source: str) -> set[str]:
+    """Return the parts of zerosearch that a source imports, wherever in the file it does."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import; write `from zerosearch...`"
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "zerosearch" else [node.module]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("zerosearch.")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_imports_point_downwards(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":
+        assert imported_parts(path.read_text(encoding="utf-8")) == set()
+        return
+    for imported in imported_parts(path.read_text(encoding="utf-8")) - {"__version__"}:
+        assert layer_of(imported) <= layer_of(part), f"{path.name} (layer {layer_of(part)}) imports {imported}"
+
+
+def test_every_part_has_a_layer() -> None:
+    known = {part for parts in LAYERS for part in parts}
+    assert {part_of(path) for path in FILES} - known == {"__init__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_the_library_knows_no_notebook(path: Path) -> None:
+    names = [node.module or "" for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if name.split(".")[0] in ("notebooks", "solutions", *artifacts.NOTEBOOKS.values())]
+
+
+def test_upward_imports_are_seen() -> None:
+    source = "def f():\n    from zerosearch import cli, schema\n    import zerosearch.training.arms\n"
+    assert imported_parts(source) == {"cli", "schema", "training"}
+    assert layer_of("cli") > layer_of("training") > layer_of("rollout") > layer_of("retrievers") > layer_of("schema")

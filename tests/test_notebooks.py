@@ -1,0 +1,121 @@
+"""The source notebooks: stripped, paired, small cells, and parameters that equal the smoke profile."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+from zerosearch import artifacts, profiles
+
+FOLDER = artifacts.REPO / "notebooks"
+EVERY = pytest.mark.parametrize("stage", artifacts.STAGES)
+MAX_LINES = 25
+
+
+def path_of(stage: str) -> Path:
+    return FOLDER / f"{artifacts.NOTEBOOKS[stage]}.ipynb"
+
+
+def cells_of(stage: str, kind: str | None = None) -> list[nbformat.NotebookNode]:
+    cells = nbformat.read(path_of(stage), as_version=4).cells
+    return [cell for cell in cells if kind in (None, cell.cell_type)]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def declared(cell: nbformat.NotebookNode) -> dict[str, tuple[str, Any]]:
+    """Return {name: (type, value)} of a cell that holds annotated scalars and nothing else."""
+    found = {}
+    for node in ast.parse(cell.source).body:
+        assert isinstance(node, ast.AnnAssign) and node.value is not None, f"not `name: type = value`: {ast.unparse(node)}"
+        found[ast.unparse(node.target)] = (ast.unparse(node.annotation), ast.literal_eval(node.value))
+    return found
+
+
+def test_there_are_exactly_the_six_stages() -> None:
+    numbered = {path.stem for path in FOLDER.glob("[0-9]*.ipynb")}
+    assert numbered == set(artifacts.NOTEBOOKS.values())
+
+
+@EVERY
+def test_no_outputs(stage: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nbstripout", "--verify", str(path_of(stage))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@EVERY
+def test_metadata_is_portable(stage: str) -> None:
+    metadata = nbformat.read(path_of(stage), as_version=4).metadata
+    assert metadata.kernelspec.name == "python3" and metadata.kernelspec.language == "python"
+    assert "papermill" not in metadata and not any("papermill" in cell.metadata for cell in cells_of(stage))
+
+
+@EVERY
+def test_the_first_code_cell_holds_the_parameters(stage: str) -> None:
+    code = cells_of(stage, "code")
+    assert [number for number, cell in enumerate(code) if "parameters" in tags(cell)] == [0]
+
+
+@EVERY
+def test_parameters_are_the_smoke_profile(stage: str) -> None:
+    wanted = profiles.load("smoke").stage(stage)
+    found = declared(cells_of(stage, "code")[0])
+    assert {name: value for name, (_, value) in found.items()} == wanted
+    assert list(found) == list(wanted)  # the same order everywhere
+    assert {name: kind for name, (kind, _) in found.items()} == {name: type(v).__name__ for name, v in wanted.items()}
+
+
+@EVERY
+def test_papermill_sees_every_parameter_with_its_help(stage: str) -> None:
+    found = papermill.inspect_notebook(path_of(stage))  # an "=" in a comment makes a line drop out
+    assert list(found) == list(profiles.defaults(stage))
+    assert all(entry["help"] for entry in found.values())
+
+
+@EVERY
+def test_setup_comes_right_after_the_parameters(stage: str) -> None:
+    setup = cells_of(stage, "code")[1].source
+    assert "open_stage" in setup and "import" in setup
+    assert "stage.finish(" in "\n".join(cell.source for cell in cells_of(stage, "code")[2:])
+
+
+@EVERY
+def test_cells_are_small_and_there_is_more_text_than_code(stage: str) -> None:
+    code, text = cells_of(stage, "code"), cells_of(stage, "markdown")
+    lines = [len(cell.source.splitlines()) for cell in code]
+    assert max(lines) <= MAX_LINES, f"cell {lines.index(max(lines))} has {max(lines)} lines"
+    steps = [n for n, cell in zip(lines, code) if not {"parameters", "exercise"} & set(tags(cell))]
+    assert median(steps) <= 8 and len(text) >= len(code)
+    assert 25 <= len(code) + len(text) <= 55
+
+
+@EVERY
+def test_two_exercises(stage: str) -> None:
+    assert sum("exercise" in tags(cell) for cell in cells_of(stage, "code")) >= 2
+
+
+@EVERY
+def test_notebook_and_script_say_the_same(stage: str) -> None:
+    script = jupytext.read(path_of(stage).with_suffix(".py"))
+    pairs = [(cell.cell_type, cell.source.strip(), tags(cell)) for cell in script.cells]
+    assert pairs == [(cell.cell_type, cell.source.strip(), tags(cell)) for cell in cells_of(stage)]
+
+
+@EVERY
+def test_nothing_is_installed_or_hidden(stage: str) -> None:
+    for cell in cells_of(stage, "code"):
+        assert not [line for line in cell.source.splitlines() if line.lstrip().startswith(("!", "%pip", "%conda", "%%"))]
+    assert "base64" not in "".join(cell.source for cell in cells_of(stage))
