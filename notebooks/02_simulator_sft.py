@@ -156,7 +156,7 @@ for name in renaming.names_of(training[0])[:4]:
 # weigh more in the loss. Which tokens are heavy here?
 
 # %%
-useful = next((e for e in training if e.useful and quality.has_answer(e)), training[0])
+useful = next((e for e in training if e.useful and simulator_data.has_answer(e, e.passages)), training[0])
 lesson = simulator_data.encode(useful, prompts, golden_weight, max_length)
 learned = lesson.input_ids[lesson.n_prompt :] if lesson else ()
 heavy = [tokenizer.decode([i]) for i, w in zip(learned, lesson.weights if lesson else ()) if w != 1.0]
@@ -262,7 +262,7 @@ for metric in ("answer_present", "original_answer_present"):
 # The same held-out query, asked for three kinds of passages.
 
 # %%
-shown_request = next((r for r in requests if r.other_answer and quality.has_answer(r.example)), requests[0])
+shown_request = next((r for r in requests if r.other_answer and simulator_data.has_answer(r.example, r.example.passages)), requests[0])
 print(f"query: {shown_request.example.query}   golden answer: {shown_request.example.golden_answer}")
 for kind in quality.KINDS:
     (written,) = quality.ask_simulator([shown_request], kind, engine, prompts, seed=seed, **budget)

@@ -204,6 +204,11 @@ def test_quality_reports_the_share_that_moved_most_and_marks_other_scales():
     assert [axes.get_xlabel() for axes in _visible(figure)] == ["share (0 to 1)", "value"]
 
 
+def test_quality_of_the_real_report_says_where_the_golden_answer_stands():
+    said = figures.simulator_quality(QUALITY.replace("golden_present", "answer_present")).get_suptitle()
+    assert "80 % of useful, 80 % of misleading" in said.replace("\n", " ")
+
+
 def test_cost_bars_add_up_and_hatch_what_is_assumed():
     full = published_costs.full_costs(BOOK)
     figure = figures.cost_bars(full)

@@ -19,12 +19,14 @@ from zerosearch.schema import Passage, Question
 from zerosearch.training.renaming import SimulatorExample
 from zerosearch.training.simulator_data import (
     Lesson,
+    answer_is_asked,
     answer_weights,
     batched,
     collate,
     drop_leaks,
     encode,
     examples_from_pairs,
+    has_answer,
     hold_out,
     lesson_plan,
 )
@@ -79,6 +81,15 @@ def test_misleading_pairs_with_the_golden_answer_are_dropped() -> None:
     clean = example(useful=False)
     useful = replace(leaking, useful=True)  # may of course contain it
     assert drop_leaks([leaking, clean, useful]) == ([clean, useful], 1)
+
+
+def test_an_answer_that_the_question_names_is_no_leak() -> None:
+    comparison = replace(
+        example(useful=False), question=f"Which came out first, {FILMS[0]} or {FILMS[1]}?", golden_answer=FILMS[0],
+        aliases=(FILMS[0],),
+    )
+    assert answer_is_asked(comparison) and has_answer(comparison, comparison.passages)
+    assert drop_leaks([comparison]) == ([comparison], 0)
 
 
 def test_hold_out_splits_by_question() -> None:

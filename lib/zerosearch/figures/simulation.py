@@ -118,7 +118,8 @@ def _quality_finding(quality: pd.DataFrame) -> str:
     present = after.set_index("kind")["value"]
     if {"useful", "misleading"} <= set(present.index):
         useful, misleading = percent(present["useful"]), percent(present["misleading"])
-        return f"After tuning, {useful} of useful and {misleading} of misleading answers hold the golden one"
+        where = f"{useful} of useful, {misleading} of misleading results"
+        return f"After tuning the golden answer stands in {where}"
     shares = quality.groupby("metric").filter(_is_share)
     table = shares.pivot_table(index=["kind", "metric"], columns="when", values="value")
     if not {"before", "after"} <= set(table.columns):

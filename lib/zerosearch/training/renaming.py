@@ -48,6 +48,11 @@ def is_name(text: str) -> bool:
     return len(text.strip()) >= 3 and any(c.isupper() or c.isdigit() for c in text)
 
 
+def answers_of(example: SimulatorExample) -> tuple[str, ...]:
+    """Return all accepted answers of an example, the canonical one first."""
+    return example.aliases or (example.golden_answer,)
+
+
 def facts_of(example: SimulatorExample) -> list[tuple[str, str, str]]:
     """Return the facts that an example carries: its question's hops and its passages' metadata."""
     known = [p.metadata for p in example.passages if _has_fact(p.metadata)]

@@ -20,7 +20,7 @@ from zerosearch.labels import LABEL_KINDS, Pair, gold_hops, judge_passages
 from zerosearch.prompts import Prompts
 from zerosearch.schema import Passage
 from zerosearch.scoring import contains_answer
-from zerosearch.training.renaming import NameBook, SimulatorExample, rename
+from zerosearch.training.renaming import NameBook, SimulatorExample, answers_of, rename
 
 _WINDOW = 8  # batches that are sorted by length together, so that a batch needs little padding
 
@@ -92,15 +92,25 @@ def _example(pair: Pair, useful: bool, passages: tuple[Passage, ...]) -> Simulat
 
 
 def drop_leaks(examples: Iterable[SimulatorExample]) -> tuple[list[SimulatorExample], int]:
-    """Return (examples, how many were dropped): misleading passages must not contain a golden answer."""
-    kept, dropped = [], 0
-    for example in examples:
-        answers = example.aliases or (example.golden_answer,)
-        if not example.useful and any(contains_answer(p.text, answers) for p in example.passages):
-            dropped += 1
-        else:
-            kept.append(example)
-    return kept, dropped
+    """Return (examples, how many were dropped): misleading passages must not give the golden answer away.
+
+    Where the question itself names the answer (``which came out first, A or B?``), its name in a passage
+    gives nothing away.
+    """
+    everything = list(examples)
+    kept = [e for e in everything if e.useful or answer_is_asked(e) or not has_answer(e, e.passages)]
+    return kept, len(everything) - len(kept)
+
+
+def answer_is_asked(example: SimulatorExample) -> bool:
+    """Say whether the question or the query already names an accepted answer."""
+    answers = answers_of(example)
+    return contains_answer(example.question, answers) or contains_answer(example.query, answers)
+
+
+def has_answer(example: SimulatorExample, passages: Sequence[Passage]) -> bool:
+    """Say whether an accepted answer of the example stands in one of the passages."""
+    return any(contains_answer(p.text, answers_of(example)) for p in passages)
 
 
 def hold_out(
@@ -157,7 +167,7 @@ def encode(
     prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
     target = prompts.simulator_target(example.passages)
     encoded = tokenizer(target, add_special_tokens=False, return_offsets_mapping=True)
-    answers = (example.aliases or (example.golden_answer,)) if example.useful else ()
+    answers = answers_of(example) if example.useful else ()
     weights = answer_weights(target, encoded.offset_mapping, answers, golden_weight)
     ids = [*prompt_ids, *encoded.input_ids, tokenizer.eos_token_id]
     if len(prompt_ids) >= max_length:

@@ -25,7 +25,8 @@ from zerosearch.ledger import Ledger
 from zerosearch.prompts import Prompts
 from zerosearch.schema import Passage
 from zerosearch.scoring import contains_answer
-from zerosearch.training.renaming import NameBook, SimulatorExample, names_of
+from zerosearch.training.renaming import NameBook, SimulatorExample, answers_of, names_of
+from zerosearch.training.simulator_data import answer_is_asked, has_answer
 
 COLUMNS = ["when", "kind", "metric", "value", "n", "low", "high"]
 KINDS = ("useful", "misleading", "altered")
@@ -108,25 +109,26 @@ def measure(
     """Return the quality rows of one kind of request.
 
     answer_present: share of requests whose passages contain the golden answer of the prompt (leaks, for
-    misleading).  For useful and altered only requests count whose real passages contain it: a useful
-    passage about an earlier hop need not name the final answer.  original_answer_present (altered
+    misleading).  Requests whose question names the answer do not count, since then its name tells
+    nothing; and for useful and altered only those count whose real passages contain it: a useful passage
+    about an earlier hop need not name the final answer.  original_answer_present (altered
     only): the old answer came out although the prompt names another one.  names_the_entity: the entity
     of the query is named.  format_valid: as many passages as asked for, ended by end-of-text.
     passages, words_per_passage: means.  style_distance: Jensen-Shannon divergence (bits, 0 to 1)
     between the words of the simulator and of the real engine, names and numbers left out.
     """
     pairs = [(r, w) for r, w in zip(requests, written, strict=True) if w is not None]
+    telling = [(r, w) for r, w in pairs if not answer_is_asked(r.example)]
+    bearing = [(r, w) for r, w in telling if has_answer(r.example, r.example.passages)]
     shares: dict[str, list[bool]] = {
         "answer_present": [
-            _says(w, _answers(r, kind)) for r, w in pairs if kind == "misleading" or has_answer(r.example)
+            _says(w, _answers(r, kind)) for r, w in (telling if kind == "misleading" else bearing)
         ],
         "names_the_entity": [_names_entity(r, w) for r, w in pairs if _entities(r)],
         "format_valid": [w.ended and len(w.passages) == len(r.example.passages) for r, w in pairs],
     }
     if kind == "altered":
-        shares["original_answer_present"] = [
-            _says(w, _all_answers(r.example)) for r, w in pairs if has_answer(r.example)
-        ]
+        shares["original_answer_present"] = [has_answer(r.example, w.passages) for r, w in bearing]
     means = {
         "passages": [len(w.passages) for _, w in pairs],
         "words_per_passage": [
@@ -196,21 +198,12 @@ def _asked(request: QualityRequest, kind: str) -> SimulatorExample:
     return replace(request.example, golden_answer=request.other_answer or "", aliases=())
 
 
-def _all_answers(example: SimulatorExample) -> tuple[str, ...]:
-    return example.aliases or (example.golden_answer,)
-
-
 def _answers(request: QualityRequest, kind: str) -> tuple[str, ...]:
-    return (request.other_answer or "",) if kind == "altered" else _all_answers(request.example)
+    return (request.other_answer or "",) if kind == "altered" else answers_of(request.example)
 
 
 def _says(written: Written, answers: Sequence[str]) -> bool:
     return any(contains_answer(p.text, answers) for p in written.passages)
-
-
-def has_answer(example: SimulatorExample) -> bool:
-    """Say whether the real engine's passages of an example contain an accepted answer."""
-    return _says(Written(example.passages, True), _all_answers(example))
 
 
 def _entities(request: QualityRequest) -> list[str]:
