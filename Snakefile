@@ -23,7 +23,8 @@ def before_training(wildcards):
 
 
 def run(stage, arguments=""):
-    return f"{{config[python]:q}} -m zerosearch.notebook_runner --settings settings.json --stage {stage} {arguments}"
+    runner = "{config[python]:q} -m zerosearch.notebook_runner"
+    return f"{runner} --settings settings.json --stage {stage} {arguments}"
 
 
 rule all:

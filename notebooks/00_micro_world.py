@@ -49,7 +49,7 @@ import torch
 from IPython.display import display
 
 from zerosearch import artifacts, figures, seeds
-from zerosearch.labels import retrieval_recall
+from zerosearch.labels import gold_hops, retrieval_recall
 from zerosearch.microworld import bases, prepare, pretrain_texts, world as micro
 from zerosearch.questions import write_corpus, write_questions
 from zerosearch.retrievers.bm25 import BM25Retriever
@@ -87,6 +87,7 @@ start = next(name for name, e in world.entities.items() if e.kind == "film")
 edges = prepare.neighbourhood(world, start, steps=2)
 figure = figures.world_graph(edges)
 figures.save(figure, stage.figures / "world.png")
+figure
 
 # %% [markdown]
 # People connect films with towns and companies, so questions can be chained through them.
@@ -118,10 +119,10 @@ display(pd.DataFrame({"set": q.dataset, "question": q.question, "golden answers"
 # A two-hop question cannot be answered by one search: the second query needs the first answer.
 
 # %%
-chained = next((q for q in questions if len(q.metadata.get("hops", ())) == 2), questions[0])
+chained = next((q for q in questions if len(gold_hops(q)) == 2), questions[0])
 print(chained.question)
-for number, hop in enumerate(chained.metadata.get("hops", ()), 1):
-    print(f"  hop {number}: {hop['relation']} of {hop['subject']}  ->  {hop['object']}    ({hop['sentence']})")
+for number, hop in enumerate(gold_hops(chained), 1):
+    print(f"  hop {number}: {hop.relation} of {hop.subject}  ->  {hop.object}    ({hop.sentence})")
 print("  golden answers:", "; ".join(chained.golden_answers))
 
 # %% [markdown]
@@ -140,6 +141,7 @@ display(recall)
 # %%
 figure = figures.retrieval_recall(recall)
 figures.save(figure, stage.figures / "recall.png")
+figure
 
 # %% [markdown]
 # One hop: nearly always. Two hops and more: seldom, and then by luck. That gap is what a policy that
@@ -181,6 +183,7 @@ display(card[["model", "ability", "value", "n", "meaning"]])
 # %%
 figure = figures.ability_card(card)
 figures.save(figure, stage.figures / "ability_card.png")
+figure
 
 # %% [markdown]
 # Copying from a passage works; searching at once and trusting a passage happen sometimes. Nothing new

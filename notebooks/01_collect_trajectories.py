@@ -115,13 +115,15 @@ print(f"{retriever}: {len(recorded):,} answers on record from earlier attempts")
 # ## One search by hand
 #
 # A search is a *request*: the query together with the question it was asked for. What comes back carries
-# the request with it, so nobody has to remember which answer belongs to which question.
+# the request with it, so nobody has to remember which answer belongs to which question. Every search, this
+# one too, is written into the run's ledger: notebook 05 makes the bill from it.
 
 # %%
 example = next((q for q in asked if len(labels.gold_hops(q)) == 2), asked[0])
 hops = labels.gold_hops(example)
 query = f"{hops[0].relation} of {hops[0].subject}" if hops else example.question
 found = engine.search([SearchRequest(query, example)])[0]
+stage.ledger.event("queries", **base.count_queries([found])[0])
 print(f"question: {found.request.question.question}\nquery:    {found.request.query}")
 for passage in found.passages:
     print(f"  {passage.id}  {passage.text[:100]}")

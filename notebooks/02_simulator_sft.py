@@ -262,7 +262,8 @@ for metric in ("answer_present", "original_answer_present"):
 # The same held-out query, asked for three kinds of passages.
 
 # %%
-shown_request = next((r for r in requests if r.other_answer and simulator_data.has_answer(r.example, r.example.passages)), requests[0])
+bearing = [r for r in requests if r.other_answer and simulator_data.has_answer(r.example, r.example.passages)]
+shown_request = (bearing or requests)[0]
 print(f"query: {shown_request.example.query}   golden answer: {shown_request.example.golden_answer}")
 for kind in quality.KINDS:
     (written,) = quality.ask_simulator([shown_request], kind, engine, prompts, seed=seed, **budget)

@@ -20,8 +20,8 @@ BODIES = {
     "00": 'stage.write_jsonl([{"id": "1"}], "corpus.jsonl")',
     "01": 'stage.require("00", "corpus.jsonl")\nstage.write_text("pairs", "pairs.parquet")',
     "02": 'stage.require("01", "pairs.parquet")\n'
-          'stage.save_model(lambda folder: (folder / "model").write_text(str(steps)), "simulator")',
-    "03": '''import time
+    'stage.save_model(lambda folder: (folder / "model").write_text(str(steps)), "simulator")',
+    "03": """import time
 stage.require("00", "corpus.jsonl")
 if arm == "zerosearch":
     stage.require("02", "simulator")
@@ -30,8 +30,8 @@ stage.path("steps.log").open("a").write("x")
 for done in range(1, 11):
     stage.progress(done, 10, reward=done / 10)
     time.sleep(0 if stage.resumed else max(0.0, noise_base - 100) / 10)
-stage.save_model(lambda folder: (folder / "model").write_text(f"{arm} {seed}"), "policy")''',
-    "04": '''import os
+stage.save_model(lambda folder: (folder / "model").write_text(f"{arm} {seed}"), "policy")""",
+    "04": """import os
 from zerosearch.errors import BadInput
 for one in arms.split(","):
     stage.require("03", "policy", one, int(seeds.split(",")[0]))
@@ -41,8 +41,8 @@ if temperature == 0.5:
     1 / 0
 if temperature == 0.75:
     os._exit(9)
-stage.write_text("method,value\\n", "scores.csv")''',
-    "05": 'stage.require("04", "scores.csv")\n(artifacts.run_dir(run) / "report.html").write_text("<p>report</p>")',
+stage.write_text("method,value\\n", "scores.csv")""",
+    "05": 'stage.require("04", "scores.csv")\n(artifacts.run_dir(run) / "report.html").write_text("<p></p>")',
 }
 
 
@@ -60,7 +60,12 @@ def notebook(stage: str, body: str | None = None) -> nbformat.NotebookNode:
     lines = [f"{name}: {type(value).__name__} = {value!r}  # help" for name, value in values.items()]
     place = ", arm, seed" if stage in artifacts.PER_ARM else ""
     parameters = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["parameters"]})
-    sources = [f"parameter_names = {list(values)!r}", OPEN % (stage, place), body or BODIES[stage], "stage.finish(n=1)"]
+    sources = [
+        f"parameter_names = {list(values)!r}",
+        OPEN % (stage, place),
+        body or BODIES[stage],
+        "stage.finish(n=1)",
+    ]
     cells = [parameters, *map(nbformat.v4.new_code_cell, sources)]
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})

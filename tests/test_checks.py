@@ -19,11 +19,18 @@ def test_this_installation_is_complete() -> None:
 
 
 def test_absent_and_outdated_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ["numpy>=9999", "no-such-package==1", "other; extra == 'gpu'", "third; sys_platform == 'nowhere'"]
+    wanted = [
+        "numpy>=9999",
+        "no-such-package==1",
+        "other; extra == 'gpu'",
+        "third; sys_platform == 'nowhere'",
+    ]
     monkeypatch.setattr(metadata, "requires", lambda name: wanted)
     problems = checks.package_problems()
     assert len(problems) == 2
-    assert problems[0].startswith("packages: expected numpy>=9999, found ") and "pip install -c" in problems[0]
+    assert (
+        problems[0].startswith("packages: expected numpy>=9999, found ") and "pip install -c" in problems[0]
+    )
     assert "no-such-package==1, found none" in problems[1]
 
 
@@ -69,3 +76,8 @@ def test_missing_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(tmp_path))
     (tmp_path / "04_evaluate.ipynb").write_text("")
     assert len(checks.notebook_problems()) == 5
+
+
+def test_price_book(tmp_path: Path) -> None:
+    assert checks.price_book_problems("data/prices.yaml") == []
+    assert "found none at" in checks.price_book_problems(str(tmp_path / "mine.yaml"))[0]

@@ -23,15 +23,19 @@ CHAIN = ("--profile", "smoke", "--run", "chain", "--arms", "zerosearch,search-r1
 
 # --- options -----------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--profil", "smoke"], "unknown '--profil'; did you mean '--profile'"),
         (["--seed=1"], "unknown '--seed'; did you mean '--seeds'"),
         (["smoke"], "expected named options only, found the word 'smoke'"),
-        (["--seeds", "0,x"], "whole numbers separated by commas"), (["--seeds", "1,1"], "each once"),
-        (["--arms", "a,,b"], "each once"), (["--only", "3"], "did you mean '03'"),
-        (["--from", "03", "--only", "04"], "not allowed with"), (["--set", "03.steps"], "expected STAGE.NAME=VALUE"),
+        (["--seeds", "0,x"], "whole numbers separated by commas"),
+        (["--seeds", "1,1"], "each once"),
+        (["--arms", "a,,b"], "each once"),
+        (["--only", "3"], "did you mean '03'"),
+        (["--from", "03", "--only", "04"], "not allowed with"),
+        (["--set", "03.steps"], "expected STAGE.NAME=VALUE"),
         (["--run"], "expected one argument"),
     ],
 )
@@ -41,9 +45,29 @@ def test_wrong_options(arguments: list[str], message: str) -> None:
 
 
 def test_all_options() -> None:
-    options = cli.parse(["--profile", "smoke", "--run", "x", "--seeds", "0,2", "--arms", "zerosearch,search-r1", "--from",
-                         "03", "--set", "03.steps=7", "--set", "02.steps=9", "--questions", "q", "--corpus", "c",
-                         "--dry-run"])
+    options = cli.parse(
+        [
+            "--profile",
+            "smoke",
+            "--run",
+            "x",
+            "--seeds",
+            "0,2",
+            "--arms",
+            "zerosearch,search-r1",
+            "--from",
+            "03",
+            "--set",
+            "03.steps=7",
+            "--set",
+            "02.steps=9",
+            "--questions",
+            "q",
+            "--corpus",
+            "c",
+            "--dry-run",
+        ]
+    )
     assert (options.seeds, options.arms, options.from_stage) == ([0, 2], ["zerosearch", "search-r1"], "03")
     assert options.overrides == {"03.steps": "7", "02.steps": "9"} and options.dry_run
     assert options.questions == Path("q").resolve()
@@ -52,16 +76,31 @@ def test_all_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--profile", "labtop"], 2, "did you mean 'laptop'"), (["--arms", "search_r1"], 2, "did you mean 'search-r1'"),
-        (["--set", "03.step=1"], 2, "did you mean 'steps'"), (["--run", "a/b"], 2, "expected a name of letters"),
-        (["--questions", "nowhere"], 3, "expected both"), (["--clean", "nothing"], 2, "expected the name of a run"),
-        (["--profile", "smoke", "--questions", "no", "--corpus", "no"], 3, "expected a folder with files named"),
-        (["--only", "02", "--profile", "smoke"], 3, "found no 00_micro_world/manifest.json, 01_collect/manifest.json"),
+        (["--profile", "labtop"], 2, "did you mean 'laptop'"),
+        (["--arms", "search_r1"], 2, "did you mean 'search-r1'"),
+        (["--set", "03.step=1"], 2, "did you mean 'steps'"),
+        (["--run", "a/b"], 2, "expected a name of letters"),
+        (["--questions", "nowhere"], 3, "expected both"),
+        (["--clean", "nothing"], 2, "expected the name of a run"),
+        (
+            ["--profile", "smoke", "--questions", "no", "--corpus", "no"],
+            3,
+            "expected a folder with files named",
+        ),
+        (
+            ["--only", "02", "--profile", "smoke"],
+            2,
+            "found no 00_micro_world/manifest.json, 01_collect/manifest.json",
+        ),
     ],
 )
 def test_refusals_have_a_code_and_no_traceback(
-    chain_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    arguments: list[str], code: int, words: str,
+    chain_environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
 ) -> None:
     for name, value in chain_environment.items():
         monkeypatch.setenv(name, value)
@@ -93,6 +132,7 @@ def test_list(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_clean(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files.write_json(outputs / "mine" / "settings.json", {"profile": "smoke"})
     (outputs / "other").mkdir()
+    assert cli.main(["--clean", "mine", "--dry-run"]) == 0 and (outputs / "mine").exists()
     assert cli.main(["--clean", "mine"]) == 0 and not (outputs / "mine").exists()
     assert cli.main(["--clean", "other"]) == 2 and (outputs / "other").exists()  # not a run's folder
     assert cli.main(["--clean", "reference"]) == 2
@@ -123,16 +163,22 @@ def test_what_a_stage_alone_needs(tmp_path: Path) -> None:
 
 # --- the chain ---------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def chain_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment variables that lead to fake notebooks and to a temporary outputs folder."""
     folder = tmp_path_factory.mktemp("chain")
-    return {"ZEROSEARCH_NOTEBOOKS": str(write_all(folder / "nb")), "ZEROSEARCH_OUTPUTS": str(folder / "outputs")}
+    return {
+        "ZEROSEARCH_NOTEBOOKS": str(write_all(folder / "nb")),
+        "ZEROSEARCH_OUTPUTS": str(folder / "outputs"),
+    }
 
 
 def call(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "zerosearch.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=900)
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=900
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +194,9 @@ def states(shown: str) -> dict[str, str]:
     for line in shown.splitlines():
         if line[:2] in artifacts.STAGES and line[2:3] == " ":
             which = next((f"/{arm}" for arm in ("zerosearch", "search-r1") if f" {arm} seed" in line), "")
-            found[line[:2] + which] = next(s for s in ("would run", "up to date", "running", "failed", "done") if s in line)
+            found[line[:2] + which] = next(
+                s for s in ("would run", "up to date", "running", "failed", "done") if s in line
+            )
     return found
 
 
@@ -159,8 +207,12 @@ def test_the_whole_chain(chain: tuple[subprocess.CompletedProcess[str], Path]) -
     assert states(done.stdout) == {name: "done" for name in every}
     assert "report.html" in done.stdout and "scores.csv" in done.stdout and "finished in" in done.stdout
     assert sorted(path.name for path in (folder / "notebooks").iterdir()) == [
-        "00_micro_world.ipynb", "01_collect_trajectories.ipynb", "02_simulator_sft.ipynb",
-        "03_curriculum_rl_search-r1_seed0.ipynb", "03_curriculum_rl_zerosearch_seed0.ipynb", "04_evaluate.ipynb",
+        "00_micro_world.ipynb",
+        "01_collect_trajectories.ipynb",
+        "02_simulator_sft.ipynb",
+        "03_curriculum_rl_search-r1_seed0.ipynb",
+        "03_curriculum_rl_zerosearch_seed0.ipynb",
+        "04_evaluate.ipynb",
         "05_cost_comparison.ipynb",
     ]
     settings = files.read_json(folder / "settings.json")
@@ -170,12 +222,17 @@ def test_the_whole_chain(chain: tuple[subprocess.CompletedProcess[str], Path]) -
     assert note["exit_code"] == 0 and len(note["notebooks"]) == 7 and note["peak_rss_mib"] > 50
     manifest = files.read_json(folder / "03_rl/search-r1/seed0/manifest.json")
     assert (manifest["arm"], manifest["parameters"]["profile"]) == ("search-r1", "smoke")
-    assert "02_simulator" not in "".join(manifest["inputs"])  # the real-engine arm never waits for the simulator
+    assert "02_simulator" not in "".join(
+        manifest["inputs"]
+    )  # the real-engine arm never waits for the simulator
 
 
 def stale(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, overrides: dict[str, str] | None = None,
-    selection: pipeline.Selection = pipeline.Selection(), seeds: tuple[int, ...] = (0,),
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: dict[str, str] | None = None,
+    selection: pipeline.Selection = pipeline.Selection(),
+    seeds: tuple[int, ...] = (0,),
 ) -> set[str]:
     """Return the jobs that a call with these options would run, planned by Snakemake."""
     for name, value in environment.items():
@@ -184,8 +241,10 @@ def stale(
     folder = artifacts.run_dir("chain")
     file = files.write_json(folder.parent / "asked.json", cli.run_settings(settings))
     planned = pipeline.plan(folder, file, selection)
-    short = {job: "/".join(filter(None, (job.stage, job.arm, str(job.seed) if job.seed else None)))
-             for job in (item.job for item in planned)}
+    short = {
+        job: "/".join(filter(None, (job.stage, job.arm, str(job.seed) if job.seed else None)))
+        for job in (item.job for item in planned)
+    }
     return {short[item.job] for item in planned if item.reason}
 
 
@@ -194,12 +253,17 @@ def stale(
     [
         ({"02.steps": "121"}, {}, "02 03/zerosearch 04 05"),
         ({"03.steps": "13"}, {}, "03/zerosearch 03/search-r1 04 05"),
-        ({}, {"from_stage": "04"}, "04 05"), ({}, {"only": "02"}, "02"),
+        ({}, {"from_stage": "04"}, "04 05"),
+        ({}, {"only": "02"}, "02"),
     ],
 )
 def test_what_would_run_again(
-    chain: object, chain_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch,
-    overrides: dict[str, str], selection: dict[str, str], jobs_to_run: str,
+    chain: object,
+    chain_environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: dict[str, str],
+    selection: dict[str, str],
+    jobs_to_run: str,
 ) -> None:
     found = stale(chain_environment, monkeypatch, overrides, pipeline.Selection(**selection))
     assert found == set(jobs_to_run.split())
@@ -257,7 +321,10 @@ def test_a_failure_shows_its_message_and_where_to_read_on(
 ) -> None:
     done = call(chain_environment, *CHAIN, "--set", "04.temperature=0.25")
     assert done.returncode == 1 and states(done.stdout)["04"] == "failed"
-    assert "failed: corpus.jsonl: expected passages, found nothing\n  corpus.jsonl:3: no text\n  log: " in done.stderr
+    assert (
+        "failed: corpus.jsonl: expected passages, found nothing\n  corpus.jsonl:3: no text\n  log: "
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr and "05" not in done.stderr.split("log:")[0]
     # with the old parameters again: the failed stage left nothing that could be taken for a result
     assert stale(chain_environment, monkeypatch) == {"04", "05"}
@@ -268,7 +335,9 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
 ) -> None:
     folder, environment = chain[1], {**os.environ, **chain_environment}
     slow = (*CHAIN, "--set", "03.noise_base=400")  # sleeps 30 s between two heartbeats, if it is not killed
-    command = subprocess.Popen([sys.executable, "-m", "zerosearch.cli", *slow], env=environment, stdout=subprocess.DEVNULL)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "zerosearch.cli", *slow], env=environment, stdout=subprocess.DEVNULL
+    )
     log = folder / "03_rl/zerosearch/seed0/steps.log"
     stamp, deadline = log.stat().st_mtime, time.time() + 300
     while not (log.exists() and log.stat().st_mtime > stamp):
@@ -293,7 +362,10 @@ def test_interrupted_politely(chain: tuple[object, Path], chain_environment: dic
     folder, environment = chain[1], {**os.environ, **chain_environment}
     arguments = [*CHAIN, "--set", "03.noise_base=401"]
     command = subprocess.Popen(
-        [sys.executable, "-m", "zerosearch.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "zerosearch.cli", *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     board, job, before = Board(folder), Job("03", "zerosearch", 0), time.time()
     while not ((status := board.status(job)) and status.started > before):

@@ -22,7 +22,7 @@ from zerosearch.checks import DISTRIBUTION
 
 REPO = artifacts.REPO
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-SCRIPTS = ("run_all.sh", "run_tests.sh", "scripts/prepare_env.sh", ".ci/run")
+SCRIPTS = ("run_all.sh", "run_tests.sh", "scripts/prepare_env.sh", "scripts/sync_notebooks.sh", ".ci/run")
 IMPORT_NAMES = {"yaml": "pyyaml", "Stemmer": "pystemmer", "PIL": "pillow", "IPython": "ipython"}
 OPTIONAL = {"vllm", "triton"}  # the [gpu] extra
 
@@ -56,14 +56,20 @@ def test_every_pin_is_exact_and_public() -> None:
 
 def test_pins_cover_everything_that_is_installed_for_us() -> None:
     missing = closure(DISTRIBUTION) | closure(DISTRIBUTION, "dev")
-    missing -= {*pins(), "pip", *(name for name in missing if name.startswith(("nvidia-", "cuda-", "triton")))}
+    missing -= {
+        *pins(),
+        "pip",
+        *(name for name in missing if name.startswith(("nvidia-", "cuda-", "triton"))),
+    }
     assert not missing
 
 
 def test_what_is_installed_agrees_with_the_pins() -> None:
     different = {
-        name: found for name, requirement in pins().items()
-        if (found := environment.installed_version(name)) and not requirement.specifier.contains(found, prereleases=True)
+        name: found
+        for name, requirement in pins().items()
+        if (found := environment.installed_version(name))
+        and not requirement.specifier.contains(found, prereleases=True)
     }
     assert not different
 
@@ -81,14 +87,18 @@ def test_every_import_of_the_library_is_a_dependency() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for name in {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "zerosearch"} - OPTIONAL:
+            for name in (
+                {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "zerosearch"} - OPTIONAL
+            ):
                 wanted = canonicalize_name(IMPORT_NAMES.get(name, name))
                 assert wanted in listed, f"{path.name} imports {name}; add it to pyproject.toml"
 
 
 def test_the_conda_twin() -> None:
     twin = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
-    python = next(entry for entry in twin["dependencies"] if isinstance(entry, str) and entry.startswith("python"))
+    python = next(
+        entry for entry in twin["dependencies"] if isinstance(entry, str) and entry.startswith("python")
+    )
     assert python == f"python{PROJECT['requires-python']}"
     by_pip = next(entry["pip"] for entry in twin["dependencies"] if isinstance(entry, dict))
     assert by_pip == ["--constraint constraints.txt", "--editable .[dev]"]
@@ -98,7 +108,9 @@ def test_the_conda_twin() -> None:
 
 def test_gpu_extra() -> None:
     (gpu,) = map(Requirement, PROJECT["optional-dependencies"]["gpu"])
-    assert str(gpu.specifier) == "==0.31.0" and gpu.name == "vllm"  # pins this torch, see the house rules in pyproject
+    assert (
+        str(gpu.specifier) == "==0.31.0" and gpu.name == "vllm"
+    )  # pins this torch, see the house rules in pyproject
 
 
 def test_licence() -> None:
@@ -118,7 +130,18 @@ def test_scripts_parse_stop_on_errors_and_are_executable(name: str) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_use_nothing_that_the_bash_of_macos_lacks(name: str) -> None:
     text = (REPO / name).read_text(encoding="utf-8")
-    newer = ("declare -A", "mapfile", "readarray", "${!", ",,}", "^^}", "&>>", "readlink -f", "sha256sum", "wait -n")
+    newer = (
+        "declare -A",
+        "mapfile",
+        "readarray",
+        "${!",
+        ",,}",
+        "^^}",
+        "&>>",
+        "readlink -f",
+        "sha256sum",
+        "wait -n",
+    )
     assert not [word for word in newer if word in text]
 
 
@@ -130,7 +153,9 @@ case "$*" in
   --version) echo "Python 3.12.0" ;;
   "-c import sys; sys.exit(sys.version_info < (3, 11))") exit "${FAKE_TOO_OLD:-0}" ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-  "-m pip install "*) echo "pip $*" >>"$FAKE_LOG"; [ -z "${FAKE_PIP_FAILS:-}" ] || { echo "no network" >&2; exit 1; } ;;
+  "-m pip install "*)
+    echo "pip $*" >>"$FAKE_LOG"
+    [ -z "${FAKE_PIP_FAILS:-}" ] || { echo "no network" >&2; exit 1; } ;;
   *) exec "$REAL_PYTHON" "$@" ;;
 esac
 """
@@ -155,7 +180,9 @@ def prepare(project: Path, **variables: str) -> subprocess.CompletedProcess[str]
     path = f"{project.parent / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin"
     fixed = {"PATH": path, "FAKE_LOG": str(project / "pip.log"), "REAL_PYTHON": sys.executable}
     command = [str(project / "scripts" / "prepare_env.sh")]
-    return subprocess.run(command, capture_output=True, text=True, env={**inherited, **fixed, **variables}, timeout=60)
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**inherited, **fixed, **variables}, timeout=60
+    )
 
 
 def pip_calls(project: Path) -> list[str]:
@@ -164,7 +191,9 @@ def pip_calls(project: Path) -> list[str]:
 
 def test_installs_once_and_again_only_when_the_pins_change(project: Path) -> None:
     first = prepare(project)
-    assert first.returncode == 0 and first.stdout.strip() == str(project / ".venv" / "bin" / "python"), first.stderr
+    assert first.returncode == 0 and first.stdout.strip() == str(project / ".venv" / "bin" / "python"), (
+        first.stderr
+    )
     assert len(pip_calls(project)) == 2 and "Installing" in first.stderr
     assert f"-c {project}/constraints.txt" in pip_calls(project)[0]
     second = prepare(project)
@@ -189,7 +218,11 @@ def test_after_an_installation_that_was_killed_it_starts_over(project: Path) -> 
 
 def test_failures_say_what_to_do(project: Path) -> None:
     old = prepare(project, FAKE_TOO_OLD="1", PATH=str(project.parent / "bin") + ":" + str(tools(project)))
-    assert old.returncode == 3 and "expected 3.11 or later, found none of: python3.11" in old.stderr and not (project / ".venv").exists()
+    assert (
+        old.returncode == 3
+        and "expected 3.11 or later, found none of: python3.11" in old.stderr
+        and not (project / ".venv").exists()
+    )
     failed = prepare(project, FAKE_PIP_FAILS="1")
     assert failed.returncode == 3 and failed.stdout == ""
     assert "no network" in failed.stderr and "run the same command again" in failed.stderr
@@ -213,7 +246,10 @@ def test_the_active_conda_environment_is_used(project: Path, tmp_path: Path) -> 
     named = {"CONDA_PREFIX": str(conda), "CONDA_DEFAULT_ENV": "zerosearch-workbook"}
     assert prepare(project, **named).stdout.strip() == str(conda / "bin" / "python")
     assert not (project / ".venv").exists()
-    assert prepare(project, **{**named, "CONDA_DEFAULT_ENV": "base"}).stdout.strip() == f"{project}/.venv/bin/python"
+    assert (
+        prepare(project, **{**named, "CONDA_DEFAULT_ENV": "base"}).stdout.strip()
+        == f"{project}/.venv/bin/python"
+    )
 
 
 def test_more_options_for_pip(project: Path) -> None:
@@ -222,6 +258,7 @@ def test_more_options_for_pip(project: Path) -> None:
 
 
 # --- facts for manifests ------------------------------------------------------------------------------------
+
 
 def test_versions_and_machine() -> None:
     versions = environment.library_versions()

@@ -82,7 +82,9 @@ def test_known_hashes(tmp_path: Path) -> None:
 
 
 def test_numpy_becomes_plain(tmp_path: Path) -> None:
-    path = files.write_json(tmp_path / "n.json", {"a": np.float64(0.5), "b": np.arange(2), "c": tmp_path, "d": {2, 1}})
+    path = files.write_json(
+        tmp_path / "n.json", {"a": np.float64(0.5), "b": np.arange(2), "c": tmp_path, "d": {2, 1}}
+    )
     assert files.read_json(path) == {"a": 0.5, "b": [0, 1], "c": str(tmp_path), "d": [1, 2]}
     with pytest.raises(TypeError, match="found object"):
         files.write_json(tmp_path / "n.json", object())

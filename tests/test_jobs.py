@@ -35,7 +35,9 @@ def test_a_job_on_the_board(tmp_path: Path) -> None:
 
 def test_a_process_id_used_again_is_another_process() -> None:
     here = jobs.this_process()
-    assert jobs.alive(here) and not jobs.alive(ProcessId(here.pid, here.created - 100)) and not jobs.alive(None)
+    assert (
+        jobs.alive(here) and not jobs.alive(ProcessId(here.pid, here.created - 100)) and not jobs.alive(None)
+    )
 
 
 def test_a_family_is_measured_and_ended() -> None:

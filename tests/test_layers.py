@@ -1,6 +1,6 @@
 """The library's layers: imports point downwards only, and nothing imports a notebook.
 
-    commands -> training, evaluation, costs, figures, report -> rollout -> retrievers, engines, ... -> records
+commands -> training, evaluation, costs, figures, report -> rollout -> retrievers, engines, ... -> records
 """
 
 from __future__ import annotations
@@ -14,13 +14,46 @@ from zerosearch import artifacts
 
 LIBRARY = artifacts.REPO / "lib" / "zerosearch"
 LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import its own layer and lower ones
-    ("schema", "seeds", "errors", "files", "ledger", "progress", "environment", "artifacts", "stage_parameters", "profiles",
-     "notebook_files"),
-    ("retrievers", "engines", "prompts", "scoring", "curriculum", "kernels", "labels", "microworld", "questions", "rows"),
+    (
+        "schema",
+        "seeds",
+        "errors",
+        "files",
+        "ledger",
+        "progress",
+        "environment",
+        "artifacts",
+        "stage_parameters",
+        "profiles",
+        "notebook_files",
+    ),
+    (
+        "retrievers",
+        "engines",
+        "prompts",
+        "scoring",
+        "curriculum",
+        "kernels",
+        "labels",
+        "microworld",
+        "questions",
+        "rows",
+    ),
     ("rollout",),
-    ("training", "evaluation", "collection", "costs", "published_costs", "published", "prices", "reference", "figures",
-     "report", "display"),
-    ("jobs", "checks", "pipeline", "console", "notebook_runner", "cli"),
+    (
+        "training",
+        "evaluation",
+        "collection",
+        "costs",
+        "published_costs",
+        "published",
+        "prices",
+        "reference",
+        "figures",
+        "report",
+        "display",
+    ),
+    ("jobs", "checks", "pipeline", "console", "notebook_runner", "options", "cli"),
 )
 FILES = sorted(LIBRARY.rglob("*.py"))
 
@@ -42,7 +75,11 @@ def imported_parts(source: str) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import; write `from zerosearch...`"
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "zerosearch" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if node.module == "zerosearch"
+                else [node.module]
+            )
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("zerosearch.")}
@@ -56,7 +93,9 @@ def test_imports_point_downwards(path: Path) -> None:
         assert imported_parts(path.read_text(encoding="utf-8")) == set()
         return
     for imported in imported_parts(path.read_text(encoding="utf-8")) - {"__version__"}:
-        assert layer_of(imported) <= layer_of(part), f"{path.name} (layer {layer_of(part)}) imports {imported}"
+        assert layer_of(imported) <= layer_of(part), (
+            f"{path.name} (layer {layer_of(part)}) imports {imported}"
+        )
 
 
 def test_every_part_has_a_layer() -> None:
@@ -66,12 +105,25 @@ def test_every_part_has_a_layer() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
 def test_the_library_knows_no_notebook(path: Path) -> None:
-    names = [node.module or "" for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-             if isinstance(node, ast.ImportFrom)]
-    assert not [name for name in names if name.split(".")[0] in ("notebooks", "solutions", *artifacts.NOTEBOOKS.values())]
+    names = [
+        node.module or ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert not [
+        name
+        for name in names
+        if name.split(".")[0] in ("notebooks", "solutions", *artifacts.NOTEBOOKS.values())
+    ]
 
 
 def test_upward_imports_are_seen() -> None:
     source = "def f():\n    from zerosearch import cli, schema\n    import zerosearch.training.arms\n"
     assert imported_parts(source) == {"cli", "schema", "training"}
-    assert layer_of("cli") > layer_of("training") > layer_of("rollout") > layer_of("retrievers") > layer_of("schema")
+    assert (
+        layer_of("cli")
+        > layer_of("training")
+        > layer_of("rollout")
+        > layer_of("retrievers")
+        > layer_of("schema")
+    )

@@ -43,8 +43,10 @@ def test_the_right_parameters_pass(source: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rat": 1.0}, "did you mean 'learning_rate'"), ({"steps": "120"}, "parameter steps: expected int, found str"),
-        ({"steps": 1.0}, "expected int, found float"), ({"learning_rate": "1e-3"}, "expected float, found str"),
+        ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
+        ({"steps": "120"}, "parameter steps: expected int, found str"),
+        ({"steps": 1.0}, "expected int, found float"),
+        ({"learning_rate": "1e-3"}, "expected float, found str"),
         ({"steps": True}, "expected int, found bool"),
     ],
 )
@@ -67,14 +69,20 @@ def test_a_notebook_without_the_tag_or_without_a_file(tmp_path: Path) -> None:
         check_parameters(tmp_path / "none.ipynb", {})
 
 
-def test_kernel_is_this_interpreter_with_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_is_this_interpreter_with_its_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "user" / "kernels" / "python3"
     other.mkdir(parents=True)
-    (other / "kernel.json").write_text(json.dumps({"argv": ["/no/such/python"], "display_name": "x", "language": "python"}))
+    (other / "kernel.json").write_text(
+        json.dumps({"argv": ["/no/such/python"], "display_name": "x", "language": "python"})
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "user"))  # a kernel of that name that belongs to nobody
     show = "import os, sys\nprint(sys.executable, os.getcwd(), steps, *(os.environ[n] for n in names))"
     names = "names = ['OMP_NUM_THREADS', 'HF_HUB_OFFLINE', 'PYTHONHASHSEED', 'TOKENIZERS_PARALLELISM']"
-    run = run_of(saved(tmp_path / "a.ipynb", "steps: int = 1\nthreads: int = 1", names, show), steps=5, threads=3)
+    run = run_of(
+        saved(tmp_path / "a.ipynb", "steps: int = 1\nthreads: int = 1", names, show), steps=5, threads=3
+    )
     run_notebook(run)
     assert run.log.read_text().split() == [sys.executable, str(tmp_path), "5", "3", "1", "0", "false"]
     executed = nbformat.read(run.executed, as_version=4)
@@ -84,8 +92,10 @@ def test_kernel_is_this_interpreter_with_its_variables(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("from zerosearch.errors import BadInput\nraise BadInput('x.jsonl: expected text', ['x.jsonl:3: none'])",
-         "x.jsonl: expected text\n  x.jsonl:3: none"),
+        (
+            "from zerosearch.errors import BadInput as Bad\nraise Bad('x.jsonl: expected text', ['x.jsonl:3: none'])",
+            "x.jsonl: expected text\n  x.jsonl:3: none",
+        ),
         ("1 / 0", "a.ipynb stopped in cell [3]: ZeroDivisionError: division by zero"),
     ],
 )
@@ -109,7 +119,9 @@ def test_one_stage_as_the_snakefile_calls_it(
     outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(write_all(tmp_path / "nb")))
-    nbformat.write(notebook("05", body="raise ValueError('x' * 3)"), tmp_path / "nb" / "05_cost_comparison.ipynb")
+    nbformat.write(
+        notebook("05", body="raise ValueError('x' * 3)"), tmp_path / "nb" / "05_cost_comparison.ipynb"
+    )
     stages = {stage: profiles.defaults(stage) | {"run": "r"} for stage in ("00", "05")}
     settings = outputs / "r" / "settings.json"
     settings.parent.mkdir(parents=True)
@@ -123,6 +135,7 @@ def test_one_stage_as_the_snakefile_calls_it(
 
 
 def test_the_runner_stays_light() -> None:
-    check = "import sys, zerosearch.notebook_runner; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    heavy = "[m for m in ('torch', 'transformers', 'pandas') if m in sys.modules]"
+    check = f"import sys, zerosearch.notebook_runner, zerosearch.cli; print({heavy})"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -52,16 +52,31 @@ def test_the_four_profiles_and_the_common_parameters_come_first() -> None:
 
 def test_published_settings() -> None:
     values = load("a100_node").stage("03")
-    wanted = {"policy_model": "Qwen/Qwen2.5-3B", "steps": 200, "questions_per_step": 64, "group_size": 5,
-              "learning_rate": 1e-6, "kl_weight": 1e-3, "clip": 0.2, "noise_start": 0.0, "noise_end": 0.5,
-              "noise_base": 4.0, "passages_per_query": 5}
+    wanted = {
+        "policy_model": "Qwen/Qwen2.5-3B",
+        "steps": 200,
+        "questions_per_step": 64,
+        "group_size": 5,
+        "learning_rate": 1e-6,
+        "kl_weight": 1e-3,
+        "clip": 0.2,
+        "noise_start": 0.0,
+        "noise_end": 0.5,
+        "noise_base": 4.0,
+        "passages_per_query": 5,
+    }
     assert {key: values[key] for key in wanted} == wanted
 
 
 def test_options_reach_the_stages() -> None:
-    settings = load("laptop", run="mine", arms=["search-r1"], seeds=[3, 4], questions_dir="/q", corpus_file="/c")
+    settings = load(
+        "laptop", run="mine", arms=["search-r1"], seeds=[3, 4], questions_dir="/q", corpus_file="/c"
+    )
     assert settings.stage("03") | {"arm": "search-r1", "seed": 3, "run": "mine"} == settings.stage("03")
-    assert settings.stage("03", "zerosearch", 0)["arm"] == "zerosearch" and settings.stage("03", seed=0)["seed"] == 0
+    assert (
+        settings.stage("03", "zerosearch", 0)["arm"] == "zerosearch"
+        and settings.stage("03", seed=0)["seed"] == 0
+    )
     assert (settings.stage("04")["arms"], settings.stage("05")["seeds"]) == ("search-r1", "3,4")
     assert (settings.stage("00")["questions_dir"], settings.stage("00")["corpus_file"]) == ("/q", "/c")
     assert settings.stage("01")["seed"] == 0  # shared stages stay the same whatever the trained seeds
@@ -69,8 +84,15 @@ def test_options_reach_the_stages() -> None:
 
 @pytest.mark.parametrize(
     ("key", "text", "value"),
-    [("03.learning_rate", "1.0e-3", 1e-3), ("03.learning_rate", "1e-3", 1e-3), ("03.clip", "1", 1.0), ("03.steps", "7", 7),
-     ("00.rebuild_models", "true", True), ("02.label_kind", "trajectory", "trajectory"), ("01.seed", "5", 5)],
+    [
+        ("03.learning_rate", "1.0e-3", 1e-3),
+        ("03.learning_rate", "1e-3", 1e-3),
+        ("03.clip", "1", 1.0),
+        ("03.steps", "7", 7),
+        ("00.rebuild_models", "true", True),
+        ("02.label_kind", "trajectory", "trajectory"),
+        ("01.seed", "5", 5),
+    ],
 )
 def test_overrides_are_read_by_type(key: str, text: str, value: object) -> None:
     found = load("smoke", {key: text}).stage(key[:2])[key[3:]]
@@ -80,13 +102,21 @@ def test_overrides_are_read_by_type(key: str, text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("03.learning_rat", "1", "did you mean 'learning_rate'"), ("3.steps", "1", "did you mean '03'"),
-        ("steps", "1", "expected STAGE.NAME=VALUE"), ("03.steps", "1.5", "--set 03.steps=1.5: expected int"),
-        ("03.steps", "0", "greater than or equal to 1"), ("03.learning_rate", "fast", "expected float"),
-        ("03.learning_rate", "nan", "expected float"), ("03.noise_end", "1.5", "less than or equal to 1"),
-        ("00.rebuild_models", "maybe", "expected bool"), ("02.label_kind", "votes", "'judge' or 'trajectory'"),
-        ("03.group_size", "1", "greater than or equal to 2"), ("03.arm", "x", "use --arms"),
-        ("03.seed", "1", "use --seeds"), ("00.corpus_file", "x", "use --corpus"),
+        ("03.learning_rat", "1", "did you mean 'learning_rate'"),
+        ("3.steps", "1", "did you mean '03'"),
+        ("steps", "1", "expected STAGE.NAME=VALUE"),
+        ("03.steps", "1.5", "--set 03.steps=1.5: expected int"),
+        ("03.steps", "0", "greater than or equal to 1"),
+        ("03.learning_rate", "fast", "expected float"),
+        ("03.learning_rate", "nan", "expected float"),
+        ("03.noise_end", "1.5", "less than or equal to 1"),
+        ("00.rebuild_models", "maybe", "expected bool"),
+        ("02.label_kind", "votes", "'judge' or 'trajectory'"),
+        ("03.group_size", "1", "greater than or equal to 2"),
+        ("03.arm", "x", "use --arms"),
+        ("04.methods", "direct,rags", "should match pattern"),
+        ("03.seed", "1", "use --seeds"),
+        ("00.corpus_file", "x", "use --corpus"),
     ],
 )
 def test_wrong_overrides(key: str, value: str, message: str) -> None:
@@ -98,11 +128,15 @@ def test_wrong_overrides(key: str, value: str, message: str) -> None:
     ("old", "new", "message"),
     [
         ("learning_rate: 1.5e-3", "learning_rate: 1e-3", "in YAML write 1.0e-6"),
-        ("steps: 120", "steps: 120.0", r"02.steps: expected int"), ("steps: 120", "stepps: 120", "did you mean 'steps'"),
+        ("steps: 120", "steps: 120.0", r"02.steps: expected int"),
+        ("steps: 120", "stepps: 120", "did you mean 'steps'"),
         ("    steps: 120\n", "", "every parameter of stage 02, found none for steps"),
-        ("cores: 2", "coers: 2", "did you mean 'cores'"), ("cores: 2", "cores: two", "cores: "),
-        ('  "05":', '  "06":', "stage 05 under"), ("arms: [zerosearch]", "arms: [zerosearch", "expected YAML"),
-        ("rebuild_models: false", "rebuild_models: 0", "expected bool"), ("offline: true", "", "offline"),
+        ("cores: 2", "coers: 2", "did you mean 'cores'"),
+        ("cores: 2", "cores: two", "cores: "),
+        ('  "05":', '  "06":', "stage 05 under"),
+        ("arms: [zerosearch]", "arms: [zerosearch", "expected YAML"),
+        ("rebuild_models: false", "rebuild_models: 0", "expected bool"),
+        ("offline: true", "", "offline"),
     ],
 )
 def test_wrong_files(folder: Path, old: str, new: str, message: str) -> None:

@@ -10,13 +10,18 @@ from zerosearch import progress
 from zerosearch.progress import Heartbeat, Progress, clock, read_heartbeat
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (3725, "1:02:05")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (3725, "1:02:05")]
+)
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
 def test_line() -> None:
-    assert Heartbeat(12, 45, "training", "reward 0.31", 130).line() == "12/45 (27 %) · training · reward 0.31 · 2:10 left"
+    assert (
+        Heartbeat(12, 45, "training", "reward 0.31", 130).line()
+        == "12/45 (27 %) · training · reward 0.31 · 2:10 left"
+    )
     assert Heartbeat(1, 4, "", "", None).line() == "1/4 (25 %)"
 
 

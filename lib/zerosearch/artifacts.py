@@ -26,20 +26,44 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "MANIFEST", "NOTEBOOKS", "OUTPUTS", "REPO", "STAGES", "Ledger", "Stage", "notebook_path", "open_stage",
-    "outputs_dir", "read_jsonl", "read_ledgers", "read_manifest", "read_table", "replace_folder", "require",
-    "run_dir", "stage_dir", "write_atomic",
+    "MANIFEST",
+    "NOTEBOOKS",
+    "OUTPUTS",
+    "REPO",
+    "STAGES",
+    "Ledger",
+    "Stage",
+    "notebook_path",
+    "open_stage",
+    "outputs_dir",
+    "read_jsonl",
+    "read_ledgers",
+    "read_manifest",
+    "read_table",
+    "replace_folder",
+    "require",
+    "run_dir",
+    "stage_dir",
+    "write_atomic",
 ]
 
 REPO = Path(__file__).resolve().parents[2]
 OUTPUTS = REPO / "outputs"
 STAGES = {
-    "00": "00_micro_world", "01": "01_collect", "02": "02_simulator",
-    "03": "03_rl", "04": "04_evaluate", "05": "05_cost",
+    "00": "00_micro_world",
+    "01": "01_collect",
+    "02": "02_simulator",
+    "03": "03_rl",
+    "04": "04_evaluate",
+    "05": "05_cost",
 }
 NOTEBOOKS = {
-    "00": "00_micro_world", "01": "01_collect_trajectories", "02": "02_simulator_sft",
-    "03": "03_curriculum_rl", "04": "04_evaluate", "05": "05_cost_comparison",
+    "00": "00_micro_world",
+    "01": "01_collect_trajectories",
+    "02": "02_simulator_sft",
+    "03": "03_curriculum_rl",
+    "04": "04_evaluate",
+    "05": "05_cost_comparison",
 }
 PER_ARM = ("03",)  # stages with one folder per arm and seed
 MANIFEST, ATTEMPT = "manifest.json", "attempt.json"
@@ -94,7 +118,8 @@ def require(run: str, stage: str, name: str, arm: str | None = None, seed: int |
     command = f"./run_all.sh --run {run} --profile {_profile_of(run)}{options}"
     raise MissingInput(
         f"expected {_shown(path)} from stage {stage}, found nothing there; make it with "
-        f"notebooks/{NOTEBOOKS[stage]}.ipynb or `{command} --only {stage}` (everything before it: `{command}`)"
+        f"notebooks/{NOTEBOOKS[stage]}.ipynb or `{command} --only {stage}` "
+        f"(with everything before it: `{command}`)"
     )
 
 
@@ -127,7 +152,12 @@ class Stage:
     """
 
     def __init__(
-        self, run: str, stage: str, parameters: dict[str, Any], arm: str | None = None, seed: int | None = None
+        self,
+        run: str,
+        stage: str,
+        parameters: dict[str, Any],
+        arm: str | None = None,
+        seed: int | None = None,
     ):
         self.run, self.stage, self.arm, self.seed = run, stage, arm, seed
         self.parameters = files.through_json(parameters)
@@ -197,11 +227,22 @@ class Stage:
         """
         self._progress.close()
         manifest = {
-            "stage": STAGES[self.stage], "run": self.run, "arm": self.arm, "seed": self.seed,
-            "parameters": self.parameters, "results": results, "started": self._started, "finished": _now(),
-            "wall_seconds": round(time.perf_counter() - self._clock, 3), "resumed": self.resumed,
-            "peak_rss_mib": round(peak_rss_mib(), 1), **machine(), **source_version(REPO),
-            "versions": library_versions(), "inputs": self.inputs, "outputs": self._output_hashes(),
+            "stage": STAGES[self.stage],
+            "run": self.run,
+            "arm": self.arm,
+            "seed": self.seed,
+            "parameters": self.parameters,
+            "results": results,
+            "started": self._started,
+            "finished": _now(),
+            "wall_seconds": round(time.perf_counter() - self._clock, 3),
+            "resumed": self.resumed,
+            "peak_rss_mib": round(peak_rss_mib(), 1),
+            **machine(),
+            **source_version(REPO),
+            "versions": library_versions(),
+            "inputs": self.inputs,
+            "outputs": self._output_hashes(),
         }
         path = files.write_json(self.path(MANIFEST), manifest)
         self._write_attempt("finished")  # last: a process killed before this line is continued, not repeated

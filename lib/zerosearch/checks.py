@@ -28,7 +28,9 @@ def package_problems() -> list[str]:
     try:
         wanted = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        return [f"packages: expected {DISTRIBUTION} to be installed, found nothing; run ./run_all.sh, which installs it"]
+        return [
+            f"packages: expected {DISTRIBUTION} to be installed, found none; run ./run_all.sh, it installs it"
+        ]
     problems = []
     for requirement in map(Requirement, wanted):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
@@ -37,7 +39,7 @@ def package_problems() -> list[str]:
         if found is None or not requirement.specifier.contains(found, prereleases=True):
             problems.append(
                 f"packages: expected {requirement.name}{requirement.specifier}, found {found or 'none'}; run "
-                f"`pip install -c constraints.txt -e .` in this environment, or delete .venv and run ./run_all.sh"
+                f"`pip install -c constraints.txt -e .` here, or delete .venv and run ./run_all.sh"
             )
     return problems
 
@@ -47,16 +49,20 @@ def machine_problems(needs: Needs, folder: Path) -> list[str]:
     problems = []
     memory = usable_memory_gib()
     if memory < needs.memory_gib:
-        problems.append(f"memory: expected {needs.memory_gib:g} GiB, found {memory:.1f}; use a smaller --profile")
+        problems.append(
+            f"memory: expected {needs.memory_gib:g} GiB, found {memory:.1f}; use a smaller --profile"
+        )
     disk = shutil.disk_usage(_existing(folder)).free / GIB
     if disk < needs.disk_gib:
         problems.append(
-            f"disk: expected {needs.disk_gib:g} GiB free at {folder}, found {disk:.1f}; free some with `--clean NAME` "
-            f"or point ZEROSEARCH_OUTPUTS at another disk"
+            f"disk: expected {needs.disk_gib:g} GiB free at {folder}, found {disk:.1f}; free some with "
+            f"`--clean NAME` or point ZEROSEARCH_OUTPUTS at another disk"
         )
     gpus = gpu_count() if needs.gpus else 0
     if gpus < needs.gpus:
-        problems.append(f"GPUs: expected {needs.gpus} NVIDIA GPUs, found {gpus}; use --profile laptop on this machine")
+        problems.append(
+            f"GPUs: expected {needs.gpus} NVIDIA GPUs, found {gpus}; use --profile laptop on this machine"
+        )
     return problems
 
 
@@ -65,7 +71,7 @@ def memory_warning(needs: Needs) -> str | None:
     free = psutil.virtual_memory().available / GIB
     if free >= needs.memory_gib:
         return None
-    return f"memory: {needs.memory_gib:g} GiB are needed, {free:.1f} are free now; close other programs if it gets slow"
+    return f"memory: {needs.memory_gib:g} GiB are needed, {free:.1f} are free now; close other programs"
 
 
 def notebook_problems() -> list[str]:
@@ -73,20 +79,37 @@ def notebook_problems() -> list[str]:
     paths = [artifacts.notebook_path(stage) for stage in artifacts.STAGES]
     return [
         f"notebook: expected {path}, found none; restore it with `git checkout notebooks`"
-        for path in paths if not path.is_file()
+        for path in paths
+        if not path.is_file()
     ]
 
 
 def question_problems(questions: Path | None, corpus: Path | None) -> list[str]:
     """Return what is wrong with ``--questions DIR`` and ``--corpus FILE``, as far as names show it."""
     if (questions is None) != (corpus is None):
-        return ["--questions and --corpus: expected both (questions need passages to search), found one of them"]
+        return [
+            "--questions and --corpus: expected both (questions need passages to search), found one of them"
+        ]
     problems = []
     if questions is not None and not (questions.is_dir() and any(questions.glob("*.jsonl"))):
-        problems.append(f"--questions: expected a folder with files named <set>.jsonl, found none at {questions}")
+        problems.append(
+            f"--questions: expected a folder with files named <set>.jsonl, found none at {questions}"
+        )
     if corpus is not None and not corpus.is_file():
-        problems.append(f"--corpus: expected a passages file (id, title, text per line), found none at {corpus}")
+        problems.append(
+            f"--corpus: expected a passages file (id, title, text per line), found none at {corpus}"
+        )
     return problems
+
+
+def price_book_problems(price_book: str) -> list[str]:
+    """Return a complaint when the price book (relative to the project) is not there."""
+    path = artifacts.REPO / price_book
+    return (
+        []
+        if path.is_file()
+        else [f"05.price_book: expected a YAML file of dated prices, found none at {path}"]
+    )
 
 
 def usable_memory_gib() -> float:

@@ -6,7 +6,6 @@ Everything a user can get wrong is found before the first notebook starts.  Exit
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -16,7 +15,6 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Sequence
@@ -24,41 +22,12 @@ from typing import Any, Iterator, NoReturn, Sequence
 from zerosearch import artifacts, checks, console, files, pipeline, profiles
 from zerosearch.errors import ConfigError, WorkbookError, did_you_mean, unknown_name
 from zerosearch.notebook_files import code_digest
+from zerosearch.options import Options, parse
 from zerosearch.progress import clock
-
-EPILOG = """examples:
-  ./run_all.sh                                        both arms on two CPU cores
-  ./run_all.sh --profile smoke                        every notebook once, in minutes
-  ./run_all.sh --profile smoke --run mine --set 03.steps=30
-  ./run_all.sh --seeds 0,1,2 --arms zerosearch
-  ./run_all.sh --profile smoke --run own --questions DIR --corpus FILE
-
-A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
-stage that was cut off goes on from its last checkpoint.  --from and --only run their stages anew.
-exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here, 130 interrupted
-"""
 
 
 class NotReady(WorkbookError):
     """This machine or this folder lacks something that a run needs."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options as typed, with their types."""
-
-    profile: str | None
-    run: str | None
-    seeds: list[int] | None
-    arms: list[str] | None
-    from_stage: str | None
-    only: str | None
-    overrides: dict[str, str]
-    questions: Path | None
-    corpus: Path | None
-    dry_run: bool
-    list: bool
-    clean: str | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,30 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{type(error).__name__}: {error}; the traceback stands in {log}", 1)
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Return the options; ConfigError with the nearest name for one that does not exist."""
-    parser = _parser()
-    values, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [name for name in parser._option_string_actions if name.startswith("--")]
-        found = unknown[0].partition("=")[0]
-        if not found.startswith("-"):
-            raise ConfigError(f"options: expected named options only, found the word {found!r}; see ./run_all.sh --help")
-        raise ConfigError(f"options: unknown {found!r}{did_you_mean(found, known)}; see ./run_all.sh --help")
-    return Options(**{**vars(values), "overrides": dict(values.overrides)})
-
-
 def _dispatch(options: Options) -> int:
     if options.list:
         return _list()
     if options.clean:
-        return _clean(options.clean)
+        return _clean(options.clean, options.dry_run)
     settings = _settings(options)
     folder = artifacts.run_dir(settings.run)
     _check_same_profile(options, folder)
     selection = pipeline.Selection(options.from_stage, options.only)
     problems = checks.package_problems() + checks.notebook_problems()
     problems += checks.question_problems(options.questions, options.corpus)
+    problems += checks.price_book_problems(settings.stage("05")["price_book"])
     too_small = checks.machine_problems(settings.source.needs, folder)
     _refuse(problems if options.dry_run else problems + too_small)
     notes = too_small or filter(None, [checks.memory_warning(settings.source.needs)])
@@ -112,8 +69,13 @@ def _settings(options: Options) -> profiles.Settings:
     """Return the validated settings of a call; the run is named after its profile unless said otherwise."""
     profile = options.profile or "laptop"
     settings = profiles.load(
-        profile, options.overrides, run=options.run or profile, arms=options.arms, seeds=options.seeds,
-        questions_dir=str(options.questions or ""), corpus_file=str(options.corpus or ""),
+        profile,
+        options.overrides,
+        run=options.run or profile,
+        arms=options.arms,
+        seeds=options.seeds,
+        questions_dir=str(options.questions or ""),
+        corpus_file=str(options.corpus or ""),
     )
     from zerosearch.training.arms import ARMS
 
@@ -134,8 +96,8 @@ def _check_same_profile(options: Options, folder: Path) -> None:
         made_with = files.read_json(folder / "settings.json")["profile"]
         if made_with != "laptop":
             raise ConfigError(
-                f"run {folder.name!r}: expected the profile it was made with, {made_with!r}, found none (which means "
-                f"laptop); add --profile {made_with}, or choose another name with --run"
+                f"run {folder.name!r}: expected the profile it was made with, {made_with!r}, found none "
+                f"(which means laptop); add --profile {made_with}, or choose another name with --run"
             )
 
 
@@ -145,9 +107,15 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
 
     source = settings.source
     return {
-        "run": settings.run, "profile": settings.profile, "description": source.description,
-        "arms": list(settings.arms), "seeds": list(settings.seeds), "cores": source.cores,
-        "offline": source.offline, "expected_seconds": source.expected_seconds, "python": sys.executable,
+        "run": settings.run,
+        "profile": settings.profile,
+        "description": source.description,
+        "arms": list(settings.arms),
+        "seeds": list(settings.seeds),
+        "cores": source.cores,
+        "offline": source.offline,
+        "expected_seconds": source.expected_seconds,
+        "python": sys.executable,
         "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
         "code": {stage: code_digest(artifacts.notebook_path(stage)) for stage in artifacts.STAGES},
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
@@ -191,7 +159,10 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
         wall = time.time() - started
         _note_call(folder, wall, outcome, [item.job.name for item in planned if item.reason])
     if outcome.exit_code != 0:
-        message = "\n".join(failures) or f"Snakemake stopped:\n{pipeline.last_words(folder / 'logs' / 'snakemake.log')}"
+        message = (
+            "\n".join(failures)
+            or f"Snakemake stopped:\n{pipeline.last_words(folder / 'logs' / 'snakemake.log')}"
+        )
         return _complain(f"{message}\nfinished stages are kept; the same command goes on from here", 1)
     print(f"finished in {clock(wall)}, at most {outcome.peak_rss_mib / 1024:.1f} GiB of memory; results:")
     print("\n".join(console.results(folder)))
@@ -204,17 +175,17 @@ def _check_inputs(
     """``--only`` needs finished earlier stages: say which one is not, and how to get it."""
     missing = pipeline.missing_inputs(folder, files.read_json(file), selection)
     if missing:
-        raise NotReady(
-            f"--only {selection.only}: expected earlier stages to be finished, found no {', '.join(missing)} in "
-            f"{folder}; run `./run_all.sh --run {settings.run} --profile {settings.profile}` without --only"
+        raise ConfigError(
+            f"--only {selection.only}: expected earlier stages to be finished, found no {', '.join(missing)} "
+            f"in {folder}; run `./run_all.sh --run {settings.run} --profile {settings.profile}` first"
         )
 
 
 def _headline(settings: profiles.Settings, folder: Path) -> str:
     seeds = ", ".join(map(str, settings.seeds))
     return (
-        f"run {settings.run} · profile {settings.profile} (about {settings.source.needs.minutes:g} min) · arms "
-        f"{', '.join(settings.arms)} · seeds {seeds} · {folder}"
+        f"run {settings.run} · profile {settings.profile} (about {settings.source.needs.minutes:g} min) · "
+        f"arms {', '.join(settings.arms)} · seeds {seeds} · {folder}"
     )
 
 
@@ -222,8 +193,11 @@ def _note_call(folder: Path, wall: float, outcome: pipeline.Outcome, started_job
     """Append one line about this call: when, how long, how much memory, which notebooks."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     row = {
-        "time": now, "wall_seconds": round(wall, 1), "peak_rss_mib": round(outcome.peak_rss_mib),
-        "exit_code": outcome.exit_code, "notebooks": started_jobs,
+        "time": now,
+        "wall_seconds": round(wall, 1),
+        "peak_rss_mib": round(outcome.peak_rss_mib),
+        "exit_code": outcome.exit_code,
+        "notebooks": started_jobs,
     }
     with (folder / "calls.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -252,87 +226,35 @@ def _list() -> int:
     print("\n".join(f"  {arm.name:<12} {arm.description}" for arm in ARMS.values()))
     print("stages (--from, --only) and their parameters (--set STAGE.NAME=VALUE; values of smoke):")
     for stage, notebook in artifacts.NOTEBOOKS.items():
-        values = profiles.defaults(stage)
-        print(f"  {stage} {notebook}: {', '.join(f'{name}={values[name]}' for name in profiles.settable(stage))}")
+        smoke = profiles.defaults(stage)
+        print(f"  {notebook}: {', '.join(f'{name}={smoke[name]}' for name in profiles.settable(stage))}")
     print("\n".join(["runs (--run, --clean):", *(console.run_states() or ["  none yet"])]))
     return 0
 
 
-def _clean(name: str) -> int:
+def _clean(name: str, dry_run: bool) -> int:
     """Delete one run's folder; the folder must be a run's, and nobody may be at work on it."""
     folder = artifacts.run_dir(name)
     known = [line.split()[0] for line in console.run_states()]
-    if not (folder / "settings.json").is_file() and not any((folder / s).is_dir() for s in artifacts.STAGES.values()):
-        raise ConfigError(f"--clean: expected the name of a run, found {name!r}{did_you_mean(name, known)}; see --list")
+    parts = ("settings.json", *artifacts.STAGES.values())
+    if not any((folder / part).exists() for part in parts):
+        raise ConfigError(
+            f"--clean: expected the name of a run, found {name!r}{did_you_mean(name, known)}; see --list"
+        )
     with pipeline.RunLock(folder):
-        freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-        shutil.rmtree(folder)
-    print(f"deleted {folder}, {freed / 2**20:.0f} MiB")
+        freed = sum(
+            path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+        )
+        if not dry_run:
+            shutil.rmtree(folder)
+    print(f"{'would delete' if dry_run else 'deleted'} {folder}, {freed / 2**20:.0f} MiB")
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"options: {message}; see ./run_all.sh --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="run_all.sh", allow_abbrev=False, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run the six notebooks, from questions to a priced report.",
-    )
-    add = parser.add_argument
-    add("--profile", metavar="NAME", help="smoke, laptop (default), single_gpu or a100_node")
-    add("--run", metavar="NAME", help="folder below outputs/ (default: the profile's name)")
-    add("--seeds", type=_seeds, metavar="0,1,2", help="seeds of the trained policies (default: the profile's)")
-    add("--arms", type=_words, metavar="A,B", help="arms to train and compare (default: the profile's)")
-    stages = parser.add_mutually_exclusive_group()
-    stages.add_argument("--from", dest="from_stage", type=_stage, metavar="03", help="run this stage and later ones anew")
-    stages.add_argument("--only", type=_stage, metavar="04", help="run this stage alone anew")
-    add("--set", dest="overrides", type=_override, action="append", default=[], metavar="STAGE.NAME=VALUE",
-        help="change one parameter, e.g. 03.learning_rate=1.0e-3 (repeatable; names: --list)")
-    add("--questions", type=_path, metavar="DIR", help="your questions: <set>.jsonl with id, question, golden_answers")
-    add("--corpus", type=_path, metavar="FILE", help="your passages: id, title, text per line")
-    add("--dry-run", action="store_true", help="check everything and show what would run")
-    add("--list", action="store_true", help="show profiles, arms, stages with their parameters, and runs")
-    add("--clean", metavar="NAME", help="delete one run's folder")
-    return parser
-
-
-def _seeds(text: str) -> list[int]:
-    words = _words(text)
-    if not all(word.isdecimal() for word in words):
-        raise argparse.ArgumentTypeError(f"expected whole numbers separated by commas such as 0,1,2, found {text!r}")
-    return [int(word) for word in words]
-
-
-def _words(text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",")]
-    if "" in words or len(set(words)) != len(words):
-        raise argparse.ArgumentTypeError(f"expected values separated by commas, each once, found {text!r}")
-    return words
-
-
-def _stage(text: str) -> str:
-    if text not in artifacts.STAGES:
-        raise argparse.ArgumentTypeError(str(unknown_name("stage", text, tuple(artifacts.STAGES))))
-    return text
-
-
-def _override(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (equals and key):
-        raise argparse.ArgumentTypeError(f"expected STAGE.NAME=VALUE such as 03.learning_rate=1.0e-3, found {text!r}")
-    return key.strip(), value.strip()
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
 
 
 @contextlib.contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
     """Treat a polite request to end like Ctrl-C, so that notebooks are ended too."""
+
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 

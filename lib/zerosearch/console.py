@@ -22,7 +22,13 @@ from zerosearch.pipeline import Planned
 from zerosearch.progress import clock
 
 QUIET_EVERY = 30.0  # seconds between lines about a running stage where nothing can be redrawn
-STYLES = {"done": "green", "up to date": "green", "running": "bold cyan", "failed": "bold red", "stopped": "red"}
+STYLES = {
+    "done": "green",
+    "up to date": "green",
+    "running": "bold cyan",
+    "failed": "bold red",
+    "stopped": "red",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ class Line:
 class Display:
     """Shows the jobs of one call.  Use as a context manager; give ``watch`` to ``pipeline.execute``."""
 
-    def __init__(self, planned: Sequence[Planned], expected: Mapping[str, float], console: Console | None = None):
+    def __init__(
+        self, planned: Sequence[Planned], expected: Mapping[str, float], console: Console | None = None
+    ):
         self.planned, self.expected = planned, expected
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.started = time.time()
@@ -96,7 +104,8 @@ class Display:
                 continue
             why = status.message or "its process was ended from outside (memory, or a signal)"
             found.append(
-                f"stage {planned.job.stage} ({planned.job.name}) {status.state if status.message else 'stopped'}: {why}\n"
+                f"stage {planned.job.stage} ({planned.job.name}) "
+                f"{status.state if status.message else 'stopped'}: {why}\n"
                 f"  log: {board.log(planned.job)}\n  notebook: {board.notebook(planned.job)}"
             )
         return found
@@ -130,7 +139,8 @@ def results(folder: Path) -> list[str]:
     """Return where the results of a run are: report, scores, figures, executed notebooks."""
     scores, costs = folder / artifacts.STAGES["04"], folder / artifacts.STAGES["05"]
     wanted = [
-        ("report", [folder / "report.html"]), ("scores", sorted(scores.glob("scores.*"))),
+        ("report", [folder / "report.html"]),
+        ("scores", sorted(scores.glob("scores.*"))),
         ("costs", sorted(costs.glob("costs.*"))),
         ("figures", sorted({path.parent for path in folder.rglob("figures/*.png")})),
         ("notebooks", [folder / "notebooks"]),
@@ -146,10 +156,13 @@ def run_states() -> list[str]:
             continue  # outputs/latest, listed under its own name
         settings: dict[str, Any] = files.read_json(settings_file)
         done = [
-            stage for stage, name in artifacts.STAGES.items()
+            stage
+            for stage, name in artifacts.STAGES.items()
             if any((settings_file.parent / name).rglob(artifacts.MANIFEST))
         ]
-        lines.append(f"  {settings_file.parent.name:<16} profile {settings['profile']:<12} finished: {' '.join(done)}")
+        lines.append(
+            f"  {settings_file.parent.name:<16} profile {settings['profile']:<12} finished: {' '.join(done)}"
+        )
     return lines
 
 
@@ -157,5 +170,10 @@ def _table(lines: Sequence[Line]) -> Table:
     table = Table.grid(padding=(0, 2))
     for line in lines:
         cells = line.cells()
-        table.add_row(*(Text(cell, style=STYLES.get(line.state, "dim") if at == 3 else "") for at, cell in enumerate(cells)))
+        table.add_row(
+            *(
+                Text(cell, style=STYLES.get(line.state, "dim") if at == 3 else "")
+                for at, cell in enumerate(cells)
+            )
+        )
     return table

@@ -12,8 +12,23 @@ from typing import Any
 
 # Libraries whose version can change a number: they stand in every manifest.
 LIBRARIES = (
-    "torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "evaluate", "bm25s", "PyStemmer",
-    "numpy", "pandas", "scipy", "matplotlib", "papermill", "snakemake", "vllm", "triton",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "bm25s",
+    "PyStemmer",
+    "numpy",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "papermill",
+    "snakemake",
+    "vllm",
+    "triton",
 )
 
 
@@ -35,7 +50,9 @@ def machine() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_available()
     return {
-        "python": platform.python_version(), "platform": platform.platform(), "n_cpus": usable_cpus(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "n_cpus": usable_cpus(),
         "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
     }
 

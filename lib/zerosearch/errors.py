@@ -46,4 +46,6 @@ def did_you_mean(found: str, choices: Iterable[str]) -> str:
 
 def unknown_name(kind: str, found: str, choices: Sequence[str]) -> ConfigError:
     """Return the error for a name that is none of the choices, with the nearest one."""
-    return ConfigError(f"{kind}: expected one of {', '.join(choices)}, found {found!r}{did_you_mean(found, choices)}")
+    return ConfigError(
+        f"{kind}: expected one of {', '.join(choices)}, found {found!r}{did_you_mean(found, choices)}"
+    )

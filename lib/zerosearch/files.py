@@ -96,7 +96,9 @@ def read_jsonl(path: Path | str) -> list[Any]:
             except json.JSONDecodeError as error:
                 problems.append(f"{path}:{number}: {error.msg} at column {error.colno}")
     if problems:
-        raise BadInput(f"{path}: expected one JSON document per line, found {len(problems)} broken lines", problems)
+        raise BadInput(
+            f"{path}: expected one JSON document per line, found {len(problems)} broken lines", problems
+        )
     return rows
 
 

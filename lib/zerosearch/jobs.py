@@ -39,7 +39,9 @@ class Job:
     @property
     def name(self) -> str:
         """Return e.g. ``03_curriculum_rl_zerosearch_seed0``, used in file names."""
-        return "_".join([artifacts.NOTEBOOKS[self.stage], *([self.arm, f"seed{self.seed}"] if self.arm else [])])
+        return "_".join(
+            [artifacts.NOTEBOOKS[self.stage], *([self.arm, f"seed{self.seed}"] if self.arm else [])]
+        )
 
     @property
     def folder(self) -> str:

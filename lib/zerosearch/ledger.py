@@ -25,7 +25,14 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 ROLES: dict[str, tuple[str, ...]] = {
     "tokens": ("policy", "simulator", "judge"),
-    "busy": ("policy_rollout", "simulator", "retriever", "policy_training", "simulator_training", "evaluation"),
+    "busy": (
+        "policy_rollout",
+        "simulator",
+        "retriever",
+        "policy_training",
+        "simulator_training",
+        "evaluation",
+    ),
 }
 AMOUNTS = ("fresh", "cached", "paid", "prompt", "generated", "seconds", "units")
 PLACE = ("time", "stage", "arm", "seed", "kind")
@@ -40,7 +47,7 @@ class Ledger:
     def __init__(self, path: Path, stage: str, arm: str | None = None, seed: int | None = None):
         self.path, self.place = Path(path), {"stage": stage, "arm": arm, "seed": seed}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists() and not self.path.read_bytes()[-1:] in (b"", b"\n"):
+        if self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n"):
             self._append("\n")  # a killed process left half a line: keep the next one apart from it
 
     def event(self, kind: str, **fields: Any) -> None:

@@ -15,12 +15,13 @@ def code_cells(notebook: Path) -> list[tuple[frozenset[str], str]]:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return [
             (frozenset(cell["metadata"].get("tags", ())), "".join(cell["source"]))
-            for cell in cells if cell["cell_type"] == "code"
+            for cell in cells
+            if cell["cell_type"] == "code"
         ]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{notebook}: expected a Jupyter notebook, found {type(error).__name__}: {error}; restore it with "
-            f"`git checkout {notebook.name}`"
+            f"{notebook}: expected a Jupyter notebook, found {type(error).__name__}: {error}; restore it "
+            f"with `git checkout {notebook.name}`"
         ) from error
 
 

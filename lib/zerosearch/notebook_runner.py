@@ -61,19 +61,32 @@ def run_notebook(run: NotebookRun) -> None:
     with own_kernel(environment), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
-                run.source, run.executed, dict(run.parameters), kernel_name="python3", progress_bar=False,
-                stdout_file=log, stderr_file=log, cwd=run.source.parent, start_timeout=START_TIMEOUT,
+                run.source,
+                run.executed,
+                dict(run.parameters),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=log,
+                stderr_file=log,
+                cwd=run.source.parent,
+                start_timeout=START_TIMEOUT,
             )
         except papermill.PapermillExecutionError as error:
             stack = Text.from_ansi("\n".join(error.traceback)).plain
             log.write(f"{stack}\n")
-            for_users = stack.strip() == f"{error.ename}: {error.evalue}".strip()  # a WorkbookError shows no stack
-            where = "" if for_users else f"{run.source.name} stopped in cell [{error.exec_count}]: {error.ename}: "
+            for_users = (
+                stack.strip() == f"{error.ename}: {error.evalue}".strip()
+            )  # a WorkbookError shows no stack
+            where = (
+                ""
+                if for_users
+                else f"{run.source.name} stopped in cell [{error.exec_count}]: {error.ename}: "
+            )
             raise NotebookFailed(f"{where}{error.evalue}") from error
         except DeadKernelError as error:
             raise NotebookFailed(
-                f"the Python process of {run.source.name} died, most often because memory ran out; free some memory "
-                f"or set a smaller batch, then run the same command again"
+                f"the Python process of {run.source.name} died, most often because memory ran out; free some "
+                f"memory or set a smaller batch, then run the same command again"
             ) from error
 
 
@@ -86,8 +99,8 @@ def check_parameters(source: Path, given: Mapping[str, Any]) -> None:
     unset = [name for name in declared if name not in given]
     if unset:
         raise ConfigError(
-            f"{source.name}: expected a value for every parameter, found none for {', '.join(unset)}; add it to "
-            f"lib/zerosearch/stage_parameters.py and to the profiles"
+            f"{source.name}: expected a value for every parameter, found none for {', '.join(unset)}; add it "
+            f"to lib/zerosearch/stage_parameters.py and to the profiles"
         )
     for name, value in given.items():
         wanted, found = declared[name], type(value).__name__
@@ -98,20 +111,28 @@ def check_parameters(source: Path, given: Mapping[str, Any]) -> None:
 def inspect_parameters(source: Path) -> dict[str, str]:
     """Return {name: type name} of the parameters cell; ConfigError when there is none to be found."""
     if not source.is_file():
-        raise MissingInput(f"expected the notebook {source}, found none; restore it with `git checkout notebooks`")
+        raise MissingInput(
+            f"expected the notebook {source}, found none; restore it with `git checkout notebooks`"
+        )
     import papermill
 
     declared = papermill.inspect_notebook(source)
     if not declared:
-        raise ConfigError(f"{source.name}: expected one cell tagged 'parameters' with `name: type = value` lines")
+        raise ConfigError(
+            f"{source.name}: expected one cell tagged 'parameters' with `name: type = value` lines"
+        )
     return {name: str(p["inferred_type_name"]) for name, p in declared.items()}
 
 
 def kernel_environment(threads: int, offline: bool) -> dict[str, str]:
     """Return the environment variables of a notebook's process."""
-    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment = {
+        name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
     environment |= {
-        "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONHASHSEED": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
     return environment | ({name: "1" for name in OFFLINE} if offline else {})
@@ -127,10 +148,19 @@ def own_kernel(environment: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="zerosearch-kernel-") as folder:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        spec = {"argv": command, "display_name": "Python 3", "language": "python", "metadata": {"debugger": False}}
+        spec = {
+            "argv": command,
+            "display_name": "Python 3",
+            "language": "python",
+            "metadata": {"debugger": False},
+        }
         files.write_json(Path(folder) / "kernels" / "python3" / "kernel.json", spec)
         others = [os.environ["JUPYTER_PATH"]] if os.environ.get("JUPYTER_PATH") else []
-        os.environ |= {**environment, "JUPYTER_PATH": os.pathsep.join([folder, *others]), "IPYTHONDIR": folder}
+        os.environ |= {
+            **environment,
+            "JUPYTER_PATH": os.pathsep.join([folder, *others]),
+            "IPYTHONDIR": folder,
+        }
         try:
             yield
         finally:

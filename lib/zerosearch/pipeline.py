@@ -21,9 +21,21 @@ from zerosearch import artifacts, files
 from zerosearch.errors import ConfigError, WorkbookError
 from zerosearch.jobs import Board, Job, alive, stop_tree, tree_rss_mib
 
-RULES = {"00": "micro_world", "01": "collect", "02": "simulator", "03": "train", "04": "evaluate", "05": "cost"}
+RULES = {
+    "00": "micro_world",
+    "01": "collect",
+    "02": "simulator",
+    "03": "train",
+    "04": "evaluate",
+    "05": "cost",
+}
 NEEDS = {  # stages that must be finished before a stage can run alone
-    "00": (), "01": ("00",), "02": ("00", "01"), "03": ("00", "01", "02"), "04": ("00", "03"), "05": ("04",),
+    "00": (),
+    "01": ("00",),
+    "02": ("00", "01"),
+    "03": ("00", "01", "02"),
+    "04": ("00", "03"),
+    "05": ("04",),
 }
 POLL_SECONDS, MEASURE_EVERY = 0.5, 4  # seconds; polls per measurement of memory
 _OUTPUT, _REASON = re.compile(r"^\s+output: (\S+)", re.M), re.compile(r"^\s+reason: (.+)$", re.M)
@@ -122,15 +134,36 @@ def missing_inputs(folder: Path, settings: Mapping[str, Any], selection: Selecti
 
 
 def snakemake_command(
-    folder: Path, settings_file: Path, selection: Selection, settings: Mapping[str, Any], dry_run: bool = False
+    folder: Path,
+    settings_file: Path,
+    selection: Selection,
+    settings: Mapping[str, Any],
+    dry_run: bool = False,
 ) -> list[str]:
     """Return the command line: a finished stage is told by its manifest, parameters and inputs."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(artifacts.REPO / "Snakefile"),
-        "--directory", str(folder), "--configfile", str(settings_file), "--cores", str(settings["cores"]),
-        "--rerun-triggers", "mtime", "params", "input", "--rerun-incomplete", "--nolock",
-        "--scheduler", "greedy", "--nocolor", *(["--dry-run"] if dry_run else []),
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(artifacts.REPO / "Snakefile"),
+        "--directory",
+        str(folder),
+        "--configfile",
+        str(settings_file),
+        "--cores",
+        str(settings["cores"]),
+        "--rerun-triggers",
+        "mtime",
+        "params",
+        "input",
+        "--rerun-incomplete",
+        "--nolock",
+        "--scheduler",
+        "greedy",
+        "--nocolor",
+        *(["--dry-run"] if dry_run else []),
     ]
     if selection.only:
         targets = [job.manifest for job in all_jobs(settings) if job.stage == selection.only]
@@ -158,7 +191,7 @@ class RunLock:
             owner = Board(self.folder).owner()
             who = f" (process {owner.pid})" if alive(owner) else ""
             raise ConfigError(
-                f"run {self.folder.name!r}: expected to have it to itself, found another command at work on it{who}; "
+                f"run {self.folder.name!r}: expected it to be free, found another command at work on it{who}; "
                 f"wait for it, or choose another name with `--run NAME`"
             ) from None
         board = Board(self.folder)
@@ -177,9 +210,13 @@ class RunLock:
 def _plain_reason(reason: str) -> str:
     """Return Snakemake's reason in our words."""
     for theirs, ours in (
-        ("Forced", "asked for"), ("Params have changed", "parameters changed"),
-        ("Code has changed", "code changed"), ("Input files updated", "an earlier stage runs again"),
-        ("Set of input files", "other inputs"), ("Updated input", "an input is newer"), ("Incomplete", "was cut off"),
+        ("Forced", "asked for"),
+        ("Params have changed", "parameters changed"),
+        ("Code has changed", "code changed"),
+        ("Input files updated", "an earlier stage runs again"),
+        ("Set of input files", "other inputs"),
+        ("Updated input", "an input is newer"),
+        ("Incomplete", "was cut off"),
     ):
         if theirs in reason:
             return ours

@@ -15,18 +15,42 @@ from pydantic import TypeAdapter, ValidationError
 
 from zerosearch import artifacts
 from zerosearch.errors import ConfigError, MissingInput, unknown_name
-from zerosearch.stage_parameters import STAGE_CLASSES, Common, Stage00, Stage01, Stage02, Stage03, Stage04, Stage05
+from zerosearch.stage_parameters import (
+    STAGE_CLASSES,
+    Common,
+    Stage00,
+    Stage01,
+    Stage02,
+    Stage03,
+    Stage04,
+    Stage05,
+)
 
 __all__ = [
-    "Needs", "Profile", "Settings", "Stage00", "Stage01", "Stage02", "Stage03", "Stage04", "Stage05",
-    "defaults", "load", "names",
+    "Needs",
+    "Profile",
+    "Settings",
+    "Stage00",
+    "Stage01",
+    "Stage02",
+    "Stage03",
+    "Stage04",
+    "Stage05",
+    "defaults",
+    "load",
+    "names",
 ]
 
 FOLDER = artifacts.REPO / "profiles"
 # Parameters that options of the command line set: they stand in no profile and take no --set.
 _OPTIONS = {
-    "run": "--run", "profile": "--profile", "arm": "--arms", "arms": "--arms", "seeds": "--seeds",
-    "questions_dir": "--questions", "corpus_file": "--corpus",
+    "run": "--run",
+    "profile": "--profile",
+    "arm": "--arms",
+    "arms": "--arms",
+    "seeds": "--seeds",
+    "questions_dir": "--questions",
+    "corpus_file": "--corpus",
 }
 
 
@@ -77,7 +101,12 @@ class Settings:
         """
         if stage not in STAGE_CLASSES:
             raise unknown_name("stage", stage, tuple(STAGE_CLASSES))
-        given = {"run": self.run, "profile": self.profile, "threads": self.source.threads, **self.stages[stage]}
+        given = {
+            "run": self.run,
+            "profile": self.profile,
+            "threads": self.source.threads,
+            **self.stages[stage],
+        }
         names_here = _hints(stage)
         if stage in artifacts.PER_ARM:
             given |= {"arm": arm or self.arms[0], "seed": self.seeds[0] if seed is None else seed}
@@ -94,9 +123,14 @@ def names() -> tuple[str, ...]:
 
 
 def load(
-    profile: str, overrides: Mapping[str, str] | None = None, *, run: str = "notebook",
-    arms: Sequence[str] | None = None, seeds: Sequence[int] | None = None,
-    questions_dir: str = "", corpus_file: str = "",
+    profile: str,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    run: str = "notebook",
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    questions_dir: str = "",
+    corpus_file: str = "",
 ) -> Settings:
     """Return the settings of a profile with some values replaced.
 
@@ -108,7 +142,9 @@ def load(
     stages = {stage: dict(values) for stage, values in source.stages.items()}
     for key, value in (overrides or {}).items():
         stage, name = _split_key(key)
-        stages[stage][name] = _checked(stage, name, value, f"--set {key}={value}", as_text=isinstance(value, str))
+        stages[stage][name] = _checked(
+            stage, name, value, f"--set {key}={value}", as_text=isinstance(value, str)
+        )
     if questions_dir or corpus_file:
         stages["00"] |= {"questions_dir": questions_dir, "corpus_file": corpus_file}
     chosen_seeds = source.seeds if seeds is None else seeds
@@ -124,13 +160,19 @@ def read_profile(name: str) -> Profile:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: expected YAML, found {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path}: expected keys such as `arms:` and `stages:`, found {type(content).__name__}"
+        )
     wanted = [f.name for f in fields(Profile)]
     for key in content:
         if key not in wanted:
             raise _at(path, unknown_name("key", str(key), wanted))
     for stage in artifacts.STAGES:
-        if not isinstance(content.get("stages", {}).get(stage), dict):
-            raise MissingInput(f"{path}: expected parameters of stage {stage} under `stages:`, found none; add them")
+        if not isinstance((content.get("stages") or {}).get(stage), dict):
+            raise MissingInput(
+                f"{path}: expected parameters of stage {stage} under `stages:`, found none; add them"
+            )
     try:
         profile = TypeAdapter(Profile).validate_python({**content, "name": name})
     except ValidationError as error:
@@ -158,10 +200,14 @@ def _with_checked_stages(profile: Profile, path: Path) -> Profile:
             if name not in settable(stage):
                 raise _at(path, unknown_name(f"parameter of stage {stage}", name, settable(stage)))
             values[name] = _checked(stage, name, value, f"{path}: {stage}.{name}", as_text=False)
-        missing = [f.name for f in fields(STAGE_CLASSES[stage]) if f.name in settable(stage) and f.name not in values]
+        missing = [
+            f.name for f in fields(STAGE_CLASSES[stage]) if f.name in settable(stage) and f.name not in values
+        ]
         missing = [name for name in missing if name not in {f.name for f in fields(Common)}]
         if missing:
-            raise ConfigError(f"{path}: expected every parameter of stage {stage}, found none for {', '.join(missing)}")
+            raise ConfigError(
+                f"{path}: expected every parameter of stage {stage}, found none for {', '.join(missing)}"
+            )
     return profile
 
 
@@ -174,7 +220,9 @@ def _split_key(key: str) -> tuple[str, str]:
         raise unknown_name("--set: stage", stage, tuple(STAGE_CLASSES))
     if name not in settable(stage):
         if name in _OPTIONS or name == "seed":
-            raise ConfigError(f"--set {key}: this value has its own option, use {_OPTIONS.get(name, '--seeds')}")
+            raise ConfigError(
+                f"--set {key}: this value has its own option, use {_OPTIONS.get(name, '--seeds')}"
+            )
         raise unknown_name(f"--set: parameter of stage {stage}", name, settable(stage))
     return stage, name
 

@@ -35,7 +35,9 @@ class Progress:
 
     def __init__(self, folder: Path, name: str):
         self.file, self.name = folder / PROGRESS, name
-        self.first: tuple[float, float] | None = None  # (clock, done) of the first report: resumed work is not timed
+        self.first: tuple[float, float] | None = (
+            None  # (clock, done) of the first report: resumed work is not timed
+        )
         self.printed = self.written = float("-inf")
 
     def report(
@@ -65,7 +67,7 @@ class Progress:
 
 
 def read_heartbeat(folder: Path, since: float = 0.0) -> Heartbeat | None:
-    """Return the latest heartbeat in a stage folder, None where there is none since a time (seconds since 1970)."""
+    """Return the latest heartbeat in a stage folder, None without one after since (seconds since 1970)."""
     try:
         if (folder / PROGRESS).stat().st_mtime < since:
             return None  # left by an attempt that was cut off

@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+METHODS = ("direct", "cot", "rag", "search", "forced")  # ways to use the untrained policy
+_METHOD = f"({'|'.join(METHODS)})"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ class Stage04(Common):
 
     arms: Name = "zerosearch"  # trained arms, separated by commas
     seeds: Name = "0"  # their seeds, separated by commas
-    methods: Name = "direct,cot,rag,search,forced"  # untrained methods, separated by commas
+    methods: Annotated[str, Field(pattern=f"^{_METHOD}(, ?{_METHOD})*$")] = (
+        "direct,cot,rag,search,forced"  # untrained methods, separated by commas
+    )
     questions_per_set: CountOrNone = 0  # questions per set, 0 for all
     passages_per_query: Count = 5  # passages per search
     max_searches: Count = 4  # searches per trajectory
@@ -126,5 +130,10 @@ class Stage05(Common):
 
 
 STAGE_CLASSES: dict[str, type[Common]] = {
-    "00": Stage00, "01": Stage01, "02": Stage02, "03": Stage03, "04": Stage04, "05": Stage05,
+    "00": Stage00,
+    "01": Stage01,
+    "02": Stage02,
+    "03": Stage03,
+    "04": Stage04,
+    "05": Stage05,
 }

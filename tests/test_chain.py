@@ -1,0 +1,140 @@
+"""The whole chain under profile smoke, as a user runs it; learning, counts and files are checked.
+
+These are the slow tests (minutes): the chain itself, a small chain twice with the same seed, and the
+real slices.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from zerosearch import artifacts
+
+SMALL = (  # enough to touch everything twice, too little to learn
+    "01.n_questions=24", "01.samples_per_question=1", "02.steps=3", "02.n_quality_requests=8", "03.steps=2",
+    "03.questions_per_step=8", "03.group_size=4", "00.n_eval_questions=4", "00.n_train_questions=40",
+)
+
+
+def chain(outputs: Path, *options: str) -> Path:
+    """Run the command with its outputs in a folder of the test; return the run's folder."""
+    words = [sys.executable, "-m", "zerosearch.cli", "--profile", "smoke", "--run", "chain", *options]
+    environment = {**os.environ, "ZEROSEARCH_OUTPUTS": str(outputs)}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1500, env=environment, cwd=artifacts.REPO)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return outputs / "chain"
+
+
+def overrides(settings: tuple[str, ...]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return chain(tmp_path_factory.mktemp("smoke"))
+
+
+def test_the_policy_learns_to_search(smoke: Path) -> None:
+    """EM above the untrained policy by more than two standard errors, on over 200 fresh questions."""
+    rows = pd.read_parquet(smoke / "04_evaluate" / "predictions.parquet")
+    wide = rows[rows["method"].isin(["search", "zerosearch"])].pivot(index="question_id", columns="method", values="em")
+    assert len(wide) >= 200
+    difference = wide["zerosearch"] - wide["search"]
+    assert difference.mean() > 2 * difference.std() / math.sqrt(len(difference)), difference.describe()
+    trained = {q["id"] for q in map(json.loads, (smoke / "00_micro_world/questions.jsonl").open()) if q["split"] == "train"}
+    assert not trained & set(wide.index)
+
+
+def test_the_reward_rises(smoke: Path) -> None:
+    history = pd.read_json(smoke / "03_rl/zerosearch/seed0/metrics.jsonl", lines=True)
+    fifth = max(1, len(history) // 5)
+    assert history["reward_mean"].tail(fifth).mean() > history["reward_mean"].head(fifth).mean()
+    assert history["searches_mean"].tail(fifth).mean() > history["searches_mean"].head(fifth).mean()
+
+
+def test_every_question_once_per_method(smoke: Path) -> None:
+    rows = pd.read_parquet(smoke / "04_evaluate" / "predictions.parquet")
+    questions = [json.loads(line) for line in (smoke / "00_micro_world" / "questions.jsonl").open()]
+    evaluated = {q["id"] for q in questions if q["split"] == "eval"}
+    for _, mine in rows.groupby(["method", "seed"]):
+        assert sorted(mine["question_id"]) == sorted(evaluated)
+
+
+def test_every_stage_left_what_it_promises(smoke: Path) -> None:
+    promised = {
+        "00_micro_world": ("corpus.jsonl", "questions.jsonl"),
+        "01_collect": ("trajectories.parquet", "pairs.parquet", "label_stats.csv"),
+        "02_simulator": ("simulator/config.json", "quality.csv"),
+        "03_rl/zerosearch/seed0": ("policy/config.json", "metrics.jsonl", "trajectories.parquet"),
+        "04_evaluate": ("predictions.parquet", "scores.parquet", "scores.csv", "comparisons.csv"),
+        "05_cost": ("costs.parquet",),
+    }
+    for folder, names in promised.items():
+        for name in (*names, "manifest.json"):
+            assert (smoke / folder / name).is_file(), f"{folder}/{name}"
+    assert (smoke / "report.html").stat().st_size > 100_000
+    assert len(list((smoke / "notebooks").glob("*.ipynb"))) == 6
+    assert len(list(smoke.rglob("figures/*.png"))) >= 10
+
+
+def test_the_tuned_simulator_follows_its_prompt(smoke: Path) -> None:
+    quality = pd.read_csv(smoke / "02_simulator" / "quality.csv")
+    present = quality[quality["metric"] == "answer_present"].set_index(["when", "kind"])["value"]
+    assert present["after", "useful"] > present["before", "useful"]
+    assert present["after", "useful"] > present["after", "misleading"]
+
+
+def test_ledger_counts_agree_with_the_metrics(smoke: Path) -> None:
+    stage = smoke / "03_rl/zerosearch/seed0"
+    events = [json.loads(line) for line in (stage / "ledger.jsonl").open()]
+    history = pd.read_json(stage / "metrics.jsonl", lines=True)
+    asked = sum(e["fresh"] + e["cached"] for e in events if e["kind"] == "queries")
+    parameters = json.loads((stage / "manifest.json").read_text())["parameters"]
+    per_step = parameters["questions_per_step"] * parameters["group_size"]
+    assert asked >= round(history["searches_mean"].sum() * per_step) - 1
+
+
+def test_no_machine_path_or_key_in_the_report(smoke: Path) -> None:
+    report = (smoke / "report.html").read_text(encoding="utf-8")
+    assert str(Path.home()) + "/" not in report and "API_KEY" not in report
+
+
+def test_a_finished_run_is_not_repeated(smoke: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in smoke.rglob("manifest.json")}
+    chain(smoke.parent)
+    assert {p: p.stat().st_mtime_ns for p in smoke.rglob("manifest.json")} == before
+
+
+def test_same_seed_same_scores(tmp_path: Path) -> None:
+    runs = [chain(tmp_path / name, *overrides(SMALL)) for name in ("first", "second")]
+    tables = [pd.read_parquet(run / "04_evaluate" / "scores.parquet") for run in runs]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    answers = [pd.read_parquet(run / "04_evaluate" / "predictions.parquet")["prediction"] for run in runs]
+    assert answers[0].equals(answers[1])
+    metrics = [pd.read_json(run / "03_rl/zerosearch/seed0/metrics.jsonl", lines=True) for run in runs]
+    timed = [c for c in metrics[0] if c.startswith("seconds")]
+    pd.testing.assert_frame_equal(*(m.drop(columns=timed) for m in metrics), check_exact=True)
+
+
+def test_your_own_questions(shared_data: Path, tmp_path: Path) -> None:
+    """The real slices through the whole chain: counts, recall and files are right, scores are what they are."""
+    small = [s for s in SMALL if not s.startswith("00.")]
+    options = ["--questions", str(shared_data / "qa"), "--corpus", str(shared_data / "corpus" / "passages.jsonl")]
+    run = chain(tmp_path, *options, *overrides((*small, "04.questions_per_set=20")))
+    questions = [json.loads(line) for line in (run / "00_micro_world" / "questions.jsonl").open()]
+    assert sum(q["split"] == "train" for q in questions) == 100  # musique_train.jsonl, and nothing else
+    assert sum(q["split"] == "eval" for q in questions) == 1275
+    assert sum(1 for _ in (run / "00_micro_world" / "corpus.jsonl").open()) == 20_411
+    rows = pd.read_parquet(run / "04_evaluate" / "predictions.parquet")
+    assert (rows.groupby(["method", "dataset"]).size() == 20).all() and rows["dataset"].nunique() == 7
+    recall = pd.read_csv(run / "00_micro_world" / "retrieval_recall.csv").set_index("dataset")["recall"]
+    assert recall["triviaqa"] > recall["bamboogle"] and recall["hotpotqa"] > 0.5
+    assert (run / "report.html").is_file()
