@@ -1,8 +1,8 @@
 """Six tiny notebooks with the real parameter cells: the chain without models, for tests of the machinery.
 
 They react to parameters: 04 with ``temperature`` 0.25 raises an error meant for users, with 0.5 a
-plain one, with 0.75 its process dies; 03 with ``noise_base`` N > 100 sleeps N - 100 seconds on the way,
-unless it goes on with an attempt that was cut off.
+plain one, with 0.75 its process dies; 03 of arm zerosearch with ``noise_base`` N > 100 sleeps N - 100 seconds
+on the way, unless it goes on with an attempt that was cut off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ stage.ledger.event("queries", engine="bm25", fresh=1, cached=0, paid=0)
 stage.path("steps.log").open("a").write("x")
 for done in range(1, 11):
     stage.progress(done, 10, reward=done / 10)
-    time.sleep(0 if stage.resumed else max(0.0, noise_base - 100) / 10)
+    if arm == "zerosearch" and not stage.resumed:
+        time.sleep(max(0.0, noise_base - 100) / 10)
 stage.save_model(lambda folder: (folder / "model").write_text(f"{arm} {seed}"), "policy")""",
     "04": """import os
 from zerosearch.errors import BadInput

@@ -147,7 +147,7 @@ def test_a_forgotten_profile_does_not_redo_a_run(outputs: Path, capsys: pytest.C
 def test_one_command_at_a_time(tmp_path: Path) -> None:
     Board(tmp_path).own()
     with pipeline.RunLock(tmp_path):
-        with pytest.raises(ConfigError, match=f"another command at work on it .process {os.getpid()}"):
+        with pytest.raises(ConfigError, match=f"a command at work on it .process {os.getpid()}"):
             pipeline.RunLock(tmp_path).__enter__()
     with pipeline.RunLock(tmp_path):
         pass

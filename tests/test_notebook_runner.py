@@ -93,8 +93,8 @@ def test_kernel_is_this_interpreter_with_its_variables(
     ("code", "message"),
     [
         (
-            "from zerosearch.errors import BadInput as Bad\nraise Bad('x.jsonl: expected text', ['x.jsonl:3: none'])",
-            "x.jsonl: expected text\n  x.jsonl:3: none",
+            "from zerosearch.errors import BadInput\nraise BadInput('x.jsonl: no text', ['x.jsonl:3: none'])",
+            "x.jsonl: no text\n  x.jsonl:3: none",
         ),
         ("1 / 0", "a.ipynb stopped in cell [3]: ZeroDivisionError: division by zero"),
     ],

@@ -191,7 +191,7 @@ class RunLock:
             owner = Board(self.folder).owner()
             who = f" (process {owner.pid})" if alive(owner) else ""
             raise ConfigError(
-                f"run {self.folder.name!r}: expected it to be free, found another command at work on it{who}; "
+                f"run {self.folder.name!r}: expected it to be free, found a command at work on it{who}; "
                 f"wait for it, or choose another name with `--run NAME`"
             ) from None
         board = Board(self.folder)

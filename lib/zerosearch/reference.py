@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +50,7 @@ def publish(run: str) -> Path:
                 shutil.copyfile(path, temporary / name)
         _metrics(root).to_csv(temporary / "03_rl-metrics.csv", index=False, lineterminator="\n")
         _stages(root).to_csv(temporary / "stages.csv", index=False, lineterminator="\n")
-        made_by = {key: manifest[key] for key in ("versions", "platform", "started") if key in manifest}
+        made_by = {key: manifest[key] for key in ("versions", "python", "started", "cores", "device") if key in manifest}
         (temporary / "made_by.json").write_text(json.dumps(made_by, indent=1) + "\n", encoding="utf-8")
 
     return files.save_folder(folder, write)
@@ -75,7 +76,18 @@ def _stages(root: Path) -> pd.DataFrame:
                 "wall_seconds": round(made["wall_seconds"], 1), "peak_rss_mib": round(made["peak_rss_mib"]),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([*rows, _whole_run(root)])
+
+
+def _whole_run(root: Path) -> dict[str, object]:
+    """Return the row of the run as a whole: first start to last end, highest memory of one notebook."""
+    made = [json.loads(path.read_text(encoding="utf-8")) for path in root.rglob(artifacts.MANIFEST)]
+    started = min(datetime.fromisoformat(m["started"]) for m in made)
+    finished = max(datetime.fromisoformat(m["finished"]) for m in made)
+    return {
+        "stage": "whole run", "arm": "", "seed": "", "wall_seconds": round((finished - started).total_seconds(), 1),
+        "peak_rss_mib": round(max(m["peak_rss_mib"] for m in made)),
+    }
 
 
 def score_block(folder: Path) -> str:
@@ -121,10 +133,11 @@ def fill(readme: str, blocks: dict[str, str]) -> str:
 
 def blocks() -> dict[str, str]:
     """Return every block of the README that comes from the committed reference."""
-    made = {"laptop-scores": score_block(REFERENCE / "laptop"), "laptop-times": time_block(REFERENCE / "laptop")}
-    if (REFERENCE / "smoke" / "stages.csv").is_file():
-        made["smoke-times"] = time_block(REFERENCE / "smoke")
-    return made
+    laptop, smoke = REFERENCE / "laptop", REFERENCE / "smoke"
+    return {
+        "laptop-scores": score_block(laptop), "laptop-times": time_block(laptop),
+        "smoke-scores": score_block(smoke), "smoke-times": time_block(smoke),
+    }
 
 
 def main(arguments: list[str]) -> int:
@@ -134,7 +147,7 @@ def main(arguments: list[str]) -> int:
             print("usage: python -m zerosearch.reference RUN   (a finished run below outputs/)")
             return 0 if arguments in (["--help"], ["-h"]) else 2
         print("published to", publish(arguments[0]))
-        if (REFERENCE / "laptop" / "scores.csv").is_file():
+        if all((REFERENCE / name / "scores.csv").is_file() for name in ("laptop", "smoke")):
             files.write_atomic(README, fill(README.read_text(encoding="utf-8"), blocks()))
     except WorkbookError as error:
         print(error, file=sys.stderr)
