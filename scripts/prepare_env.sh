@@ -9,7 +9,7 @@
 #   ZEROSEARCH_PYTHON    a Python of 3.11 or later to make .venv with (default: the first one found)
 #   ZEROSEARCH_EXTRAS    more extras of pyproject.toml, e.g. gpu
 #   ZEROSEARCH_PIP_ARGS  more options for pip, e.g. an index with CPU builds: on Linux the default torch
-#                        wheel brings CUDA libraries (about 3 GB to download; a CPU build is about 0.2 GB)
+#                        wheel brings CUDA libraries (about 3 GB to download in all; 0.45 GB with a CPU build)
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
@@ -85,7 +85,7 @@ install() {  # environment folder, its python
            --no-build-isolation --editable "$root[$extras]"; } >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     fail "" "The installation did not finish (see above; all of it: $log)." \
-         "It needs the network or a local package index, and about 3 GB of disk." \
+         "It needs the network or a local package index, and 2 to 8 GB of disk." \
          "Then run the same command again; it goes on with what is already downloaded."
   fi
   fingerprint "$python" >"$home/zerosearch-stamp.part"

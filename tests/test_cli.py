@@ -345,12 +345,15 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
         time.sleep(0.1)
     status = Board(folder).status(Job("03", "zerosearch", 0))
     assert status is not None
+    runner = jobs.psutil.Process(status.process.pid)
+    family = [runner, *runner.children(recursive=True)]
+    assert len(family) >= 2  # the runner and its kernel
     command.kill()  # SIGKILL: it has no chance to tell anyone
     command.wait()
     deadline = time.time() + 60
-    while jobs.alive(status.process) and time.time() < deadline:
+    while any(process.is_running() for process in family) and time.time() < deadline:
         time.sleep(0.2)
-    assert not jobs.alive(status.process)
+    assert not [process for process in family if process.is_running()]
     done = call(chain_environment, *slow)
     assert done.returncode == 0, done.stdout + done.stderr
     assert log.read_text() == "xx"  # the second attempt went on in the first one's folder

@@ -35,6 +35,7 @@ def test_a_job_on_the_board(tmp_path: Path) -> None:
 
 def test_a_process_id_used_again_is_another_process() -> None:
     here = jobs.this_process()
+    assert ProcessId.from_text(here.text()) == here and ProcessId.from_text("") is None
     assert (
         jobs.alive(here) and not jobs.alive(ProcessId(here.pid, here.created - 100)) and not jobs.alive(None)
     )

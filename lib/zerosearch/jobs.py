@@ -17,6 +17,7 @@ import psutil
 from zerosearch import artifacts, files
 from zerosearch.progress import Heartbeat, read_heartbeat
 
+OWNER_VARIABLE = "ZEROSEARCH_OWNER"  # tells a runner which command line it belongs to
 State = Literal["running", "done", "failed"]
 
 
@@ -26,6 +27,16 @@ class ProcessId:
 
     pid: int
     created: float
+
+    def text(self) -> str:
+        """Return it as one word, for an environment variable."""
+        return f"{self.pid}:{self.created!r}"
+
+    @classmethod
+    def from_text(cls, text: str) -> ProcessId | None:
+        """Return what ``text`` gave, None for an empty text."""
+        pid, _, created = text.partition(":")
+        return cls(int(pid), float(created)) if created else None
 
 
 @dataclass(frozen=True, slots=True)

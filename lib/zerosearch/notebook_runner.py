@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = files.read_json(options.settings)
     job = jobs.Job(options.stage, options.arm, options.seed)
     board = jobs.Board(options.settings.resolve().parent)
-    end_with_parent(board)
+    end_with(jobs.ProcessId.from_text(os.environ.get(jobs.OWNER_VARIABLE, "")))
     parameters = dict(settings["stages"][options.stage])
     if options.arm is not None:
         parameters |= {"arm": options.arm, "seed": options.seed}
@@ -188,13 +188,12 @@ def main(arguments: list[str] | None = None) -> int:
     return _run_job(run, board, job)
 
 
-def end_with_parent(board: jobs.Board, poll_seconds: float = 1.0) -> None:
-    """End this process, and with it the kernel, soon after the command that started the run is gone.
+def end_with(owner: jobs.ProcessId | None, poll_seconds: float = 1.0) -> None:
+    """End this process, and with it the kernel, soon after its owner (the command line) is gone.
 
     A command that is killed cannot stop its children; without this they would work on unseen and
-    meet the next call in the same folder.
+    meet the next call in the same folder.  None: nobody owns it, e.g. when Snakemake is called by hand.
     """
-    owner = board.owner()
 
     def watch() -> None:
         while jobs.alive(owner):

@@ -7,6 +7,7 @@ command works on a run at a time (``RunLock``), so Snakemake's own lock is switc
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from zerosearch import artifacts, files
 from zerosearch.errors import ConfigError, WorkbookError
-from zerosearch.jobs import Board, Job, alive, stop_tree, tree_rss_mib
+from zerosearch.jobs import OWNER_VARIABLE, Board, Job, alive, stop_tree, this_process, tree_rss_mib
 
 RULES = {
     "00": "micro_world",
@@ -109,8 +110,11 @@ def execute(
     log_file.parent.mkdir(parents=True, exist_ok=True)
     board.own()
     command, peak, ticks = snakemake_command(folder, settings_file, selection, settings), 0.0, 0
+    environment = {**os.environ, OWNER_VARIABLE: this_process().text()}
     with log_file.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+        )
         try:
             while process.poll() is None:
                 watch(board)
@@ -118,7 +122,8 @@ def execute(
                 ticks += 1
                 time.sleep(POLL_SECONDS)
         finally:
-            stop_tree(process.pid)
+            if process.poll() is None:  # interrupted
+                stop_tree(process.pid)
     watch(board)
     return Outcome(process.returncode, peak)
 
@@ -195,7 +200,7 @@ class RunLock:
                 f"wait for it, or choose another name with `--run NAME`"
             ) from None
         board = Board(self.folder)
-        for _ in range(20):  # they end by themselves within seconds, see notebook_runner.end_with_parent
+        for _ in range(20):  # they end by themselves within seconds, see notebook_runner.end_with
             if not board.living():
                 break
             time.sleep(0.25)

@@ -17,6 +17,39 @@ from zerosearch.schema import STOP_REASONS, Retrieval, ScoredTrajectory, SearchR
 from zerosearch.training.objective import LossTerms
 
 
+# Column of metrics.jsonl -> meaning, unit, and what a healthy run shows.
+METRICS: dict[str, str] = {
+    "step": "optimiser step, from 1",
+    "reward_mean": "mean reward of the step's trajectories, 0 to 1; rises",
+    "reward_std": "standard deviation of the rewards; above 0, or nothing can be learned",
+    "f1": "mean F1 of the answers, 0 to 1; equals reward_mean when F1 is the reward",
+    "em": "share of exact answers, 0 to 1; stays at or below f1",
+    "searches_mean": "searches per trajectory; rises from the base's habit to what the questions need",
+    "noise_planned": "the curriculum's noise probability at this step, 0 to 1",
+    "noise_realised": "share of searches answered misleadingly; near noise_planned, empty without searches",
+    "advantage_mean": "mean advantage; a check, 0 within rounding with any baseline",
+    "groups_with_spread": "share of groups whose rewards differ, 0 to 1; only these teach",
+    "tokens_mean": "tokens per trajectory after the prompt; no sudden jumps",
+    "policy_tokens_mean": "tokens per trajectory that the policy wrote, the trained ones",
+    "stop_answer": "share of trajectories that ended with an answer, 0 to 1; near 1",
+    "stop_max_searches": "share that asked for one search more than allowed; low",
+    "stop_length": "share that ran out of tokens; low",
+    "stop_no_action": "share that ended with neither search nor answer; low",
+    "stop_retriever_error": "share whose search failed for good; 0, these are masked from the loss",
+    "loss": "loss of the update; its sign and size say little, a jump says much",
+    "grad_norm": "norm of the gradient before clipping; finite, mostly below a few units",
+    "learning_rate": "learning rate of the update; constant after the first steps",
+    "kl": "KL to the base, nats per token; grows slowly, empty when its weight is 0",
+    "entropy": "entropy of the policy, nats per token; falls, but not to 0 within a few steps",
+    "clip_share": "share of tokens cut by the clip, 0 to 1; 0 when the update is on-policy",
+    "logprob_gap": "mean difference between sampler and trainer, nats per token; below 0.001",
+    "seconds_rollout": "wall seconds in which the policy wrote",
+    "seconds_simulator": "wall seconds in which the retriever answered",
+    "seconds_training": "wall seconds of the update",
+    "seconds_total": "wall seconds of the whole step",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
     """Wall seconds of one step.  rollout: the policy writing; simulator: the retriever answering."""
