@@ -183,6 +183,7 @@ table(asked, f"{len(ledger):,} events; queries by stage and engine")
 # %%
 sizes = {arm: artifacts.read_manifest(run, "03", arm, k)["parameters"] for arm, k in trained}
 counted = asked[asked["stage"] == "03"].groupby("arm")[["fresh", "cached"]].sum().sum(axis=1)
+counted = counted.reindex(list(sizes), fill_value=0)  # a policy may never have searched
 for arm, p in sizes.items():
     n = p["steps"] * p["questions_per_step"] * p["group_size"] * searches["arm"].eq(arm).sum()
     mean = searches.loc[searches["arm"] == arm, "searches"].mean()
@@ -235,8 +236,8 @@ figure
 # A few thousand: an eighth of the published run. And with this run's own simulator, on rented cores?
 
 # %%
-simulated = [arm for arm in labels if get_arm(arm).retriever == "simulator"]
-figure = None
+simulated = [arm for arm in labels if get_arm(arm).retriever == "simulator" and counted[arm] > 0]
+figure = None if simulated else "no training search was simulated: there is nothing to break even"
 if simulated:
     line = costs.run_line(spent, asked, simulated[0], book, rates)
     figure = figures.break_even(line, run_queries=float(counted[simulated[0]]))
