@@ -40,12 +40,13 @@ def publish(run: str) -> Path:
     artifacts.require(run, "05", artifacts.MANIFEST)
     manifest = artifacts.read_manifest(run, "05")
     folder = REFERENCE / manifest["parameters"]["profile"]
+    kinds = (".csv",) if folder.name == "smoke" else (".csv", ".png")  # rough figures are not worth their bytes
 
     def write(temporary: Path) -> None:
         scores = files.read_table(artifacts.require(run, "04", "scores.parquet"))
         scores[SCORE_COLUMNS].round(6).to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
         for path in sorted(root.rglob("*")):
-            if path.suffix in (".csv", ".png") and "notebooks" not in path.parts and path.name != "scores.csv":
+            if path.suffix in kinds and "notebooks" not in path.parts and path.name != "scores.csv":
                 name = "-".join(part for part in path.relative_to(root).parts if part != "figures")
                 shutil.copyfile(path, temporary / name)
         _metrics(root).to_csv(temporary / "03_rl-metrics.csv", index=False, lineterminator="\n")
