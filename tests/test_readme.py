@@ -76,3 +76,10 @@ def test_tests_and_modules_named_in_the_readme_exist() -> None:
         assert (artifacts.REPO / "lib" / Path(*parts)).with_suffix(".py").is_file(), module
     for name in re.findall(r"`(tests/\w+\.py)`", README):
         assert (artifacts.REPO / name).is_file(), name
+
+
+def test_every_logged_metric_has_its_line() -> None:
+    from zerosearch.training.step_metrics import METRICS
+
+    missing = [name for name, line in METRICS.items() if f"| `{name}` | {line} |" not in README]
+    assert not missing, f"README, how to read the figures: expected a line for {missing}"
