@@ -17,7 +17,7 @@
 # |---|---|
 # | reads | nothing, or your own questions and passages (`questions_dir`, `corpus_file`) |
 # | writes | `corpus.jsonl`, `questions.jsonl`, `ability_card.csv`, three figures |
-# | time and memory | `smoke` and `laptop`: about 15 s, 0.6 GB · `rebuild_models`: about 40 min on two cores |
+# | time and memory | `smoke` and `laptop`: about 15 s, 0.6 GB · `rebuild_models`: about 25 min on one core |
 
 # %% [markdown]
 # ## What you will see
@@ -36,7 +36,7 @@ threads: int = 1  # CPU threads of this notebook
 world_seed: int = 7  # which world
 n_eval_questions: int = 40  # questions per family that are only evaluated
 n_train_questions: int = 400  # questions per training family (nq, hotpotqa)
-rebuild_models: bool = False  # pretrain both bases again, about 40 minutes
+rebuild_models: bool = False  # pretrain both bases again, about 25 minutes
 questions_dir: str = ""  # folder with your own <set>.jsonl files, empty for the micro-world
 corpus_file: str = ""  # your own passages, id, title, text per line
 train_fraction: float = 0.2  # share of your nq and hotpotqa that trains when there is no <set>_train.jsonl

@@ -8,7 +8,9 @@ import pytest
 from conftest_models import TOKENIZER, tiny_model
 
 from zerosearch.errors import BadInput, MissingInput
-from zerosearch.microworld import abilities, models
+from zerosearch import artifacts
+from zerosearch.microworld import abilities, bases, models
+from zerosearch.microworld.pretrain import Recipe
 
 
 def test_saved_model_and_tokenizer_come_back_the_same(tmp_path: Path) -> None:
@@ -59,3 +61,22 @@ def test_the_shipped_ability_card_is_what_the_shipped_model_does() -> None:
     shipped = models.manifest()["models"]["policy"]["abilities"]
     for name, entry in abilities.policy_card(model, tokenizer).items():
         assert entry["value"] == pytest.approx(shipped[name]["value"], abs=0.02), name  # other machines round otherwise
+
+
+def test_bases_are_rebuilt_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole path of ``rebuild_models``, with a recipe that takes seconds."""
+    small = Recipe(
+        phases=((0.5, {"copy": 1.0}), (0.5, {"poor": 1.0})), tokens=3_000, hidden_size=32, n_layers=1, n_heads=2,
+        n_kv_heads=1, ffn_size=64,
+    )
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setattr(models, "MICRO_FOLDER", tmp_path / "micro_lm")
+    monkeypatch.setattr(models, "RECIPES", {"policy": small, "simulator": small})
+    monkeypatch.setattr(abilities, "N_PROBES", 4)
+    made = bases.rebuild(artifacts.open_stage("rebuild", "00", {}))
+    assert bases.verify() == made and set(made["models"]) == {"policy", "simulator"}
+    assert len(bases.card_table(made)) == 7
+    assert models.load("micro/policy")[0].num_parameters() == made["models"]["policy"]["parameters"]
+    monkeypatch.setattr(models, "RECIPES", {"policy": Recipe(phases=small.phases, tokens=9)})
+    with pytest.raises(MissingInput, match="rebuild_models=true"):
+        bases.verify()
