@@ -212,9 +212,10 @@ print("written to", stage.dir)
 # %% [markdown]
 # ## Summary
 #
-# - The world is small enough to read and large enough that nobody can guess: claims 1 and 2 hold in the
-#   figures above, with the counts printed beside them.
-# - Surprise: popular people make one-hop questions *harder* for BM25, because more passages name them.
+# - The world is small enough to read and large enough that nobody can guess; the counts stand above.
+#   Whether one search is enough is in the recall table: look at the one-hop sets and at MuSiQue.
+# - Surprise: HotpotQA and 2WikiMultiHopQA have some recall although they need two searches. These are the
+#   comparisons ("Which came out first, A or B?"): the question itself names its answer.
 # - Limit: sentences are short and true. Misleading passages exist only where a simulator writes them.
 # - Next: `01_collect_trajectories` lets the base policy search this corpus and keeps every turn.
 
