@@ -167,8 +167,8 @@ def weighted_loss(model: torch.nn.Module, ids: torch.Tensor, weights: torch.Tens
 def _optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embedding and norms.
 
-    Measured on this recipe: after 740 thousand tokens Muon answered 58 % of fresh questions from the
-    passages, AdamW at the same rate none after 846 thousand.
+    Measured once on an earlier version of the texts, teacher-forced: after 740 thousand tokens Muon
+    repeated 58 % of quoted answers exactly, AdamW at the same rate none after 846 thousand.
     """
     named = list(model.named_parameters())
     inner = [p for n, p in named if p.ndim == 2 and "embed" not in n]
