@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from training_toys import toy_model, toy_question
 
+from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.errors import RetrieverError
 from zerosearch.microworld import models
 from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.schema import Passage, SearchRequest
@@ -38,3 +40,18 @@ def test_zerosearch_searches_the_tuned_simulator(tmp_path: Path) -> None:
 def test_only_arms_with_a_curriculum_see_noise() -> None:
     assert open_curriculum(get_arm("zerosearch"), 10, 0.0, 0.5, 4.0).noise(10) == 0.5
     assert open_curriculum(get_arm("search-r1"), 10, 0.0, 0.5, 4.0).schedule() == [0.0] * 10
+
+
+def test_training_stops_with_the_reason_when_its_engine_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 10: a simulator that cannot be reached fails every search; the run must not go on to the end."""
+    tokenizer = build_tokenizer()
+    folder = tmp_path / "simulator"
+    models.save(toy_model(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id), tokenizer, folder)
+
+    def unreachable(self: TransformersEngine, requests: object) -> None:
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(TransformersEngine, "generate", unreachable)
+    retriever = open_retriever(get_arm("zerosearch"), k=2, seed=0, simulator=folder)
+    with pytest.raises(RetrieverError, match="connection refused"):
+        retriever.search([SearchRequest("q", toy_question(i)) for i in range(60)])

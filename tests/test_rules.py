@@ -48,6 +48,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "10 failures are typed, counted and limited; paid answers are on disk first": (
         "test_rollout.test_a_failed_search_ends_only_its_own_trajectory",
         "test_policy_rl.test_failed_rollouts_are_masked_and_counted",
+        "test_replay_cache.test_answers_are_on_disk_before_they_are_used",
+        "test_arm_setup.test_training_stops_with_the_reason_when_its_engine_is_down",
     ),
     "11 every draw is keyed by (seed, step, question, sample, turn)": (
         "test_engine.test_draws_do_not_depend_on_order_or_batch_size",

@@ -10,7 +10,7 @@ from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers import open_engine
-from zerosearch.retrievers.base import Retriever
+from zerosearch.retrievers.base import FailureLimit, Retriever
 from zerosearch.retrievers.simulator import SimulatorRetriever
 from zerosearch.schema import Passage
 from zerosearch.training.arms import Arm
@@ -24,17 +24,19 @@ def open_retriever(
 ) -> Retriever:
     """Return what an arm's policy searches while it learns, k passages per query.
 
+    Training stops with the reason when more than a tenth of its searches fail (rule 10).
+
     passages: the corpus, for a real engine.  simulator: folder of the tuned model, for the simulator.
     seed: of the run, keys the simulator's draws.  max_new_tokens: its budget for all passages together.
     """
     if arm.retriever != "simulator":
-        return open_engine(arm.retriever, passages, k)
+        return FailureLimit(open_engine(arm.retriever, passages, k))
     if simulator is None:
         raise ValueError(f"arm {arm.name!r}: expected the folder of the tuned simulator, found none")
     model, tokenizer = models.load(str(simulator))
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
     engine = TransformersEngine(model, tokenizer, name="simulator", stop_strings=())
-    return SimulatorRetriever(engine, prompts, k, seed, SIMULATOR_TEMPERATURE, max_new_tokens)
+    return FailureLimit(SimulatorRetriever(engine, prompts, k, seed, SIMULATOR_TEMPERATURE, max_new_tokens))
 
 
 def open_curriculum(arm: Arm, steps: int, start: float, end: float, base: float) -> Curriculum:

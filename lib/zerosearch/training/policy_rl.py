@@ -25,7 +25,7 @@ from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.prompts import Prompts
-from zerosearch.retrievers.base import Retriever
+from zerosearch.retrievers.base import Retriever, count_queries
 from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout, trajectories_to_table
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
 from zerosearch.scoring import reward as reward_named
@@ -210,25 +210,18 @@ class _Run:
 
 
 def retrieval_events(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
-    """Return the ledger events of some retrievals: queries by engine, and a simulator's tokens.
-
-    Failed searches count as fresh (they were tried); only engines that bill per search are paid.
-    """
+    """Return the ledger events of some retrievals: queries by engine, and a simulator's tokens."""
     events: list[dict[str, Any]] = []
-    for source in sorted({r.source for r in retrievals}):
+    for counts in count_queries(retrievals):
+        source = counts["engine"]
         mine = [r for r in retrievals if r.source == source]
-        fresh = sum(not r.cached for r in mine)
-        paid = fresh if source in PAID_ENGINES else 0
-        counts = {"fresh": fresh, "cached": len(mine) - fresh, "paid": paid}
-        events.append({"kind": "queries", "engine": source, **counts})
+        events.append({"kind": "queries", **counts})
         written = sum(r.n_generated_tokens for r in mine)
         tokens = {"prompt": sum(r.n_prompt_tokens for r in mine), "generated": written}
         if written:
             events.append({"kind": "tokens", "role": "simulator", "model": source, **tokens})
     return events
 
-
-PAID_ENGINES = frozenset({"serpapi", "google", "serper"})
 
 
 def _check_questions(
