@@ -55,7 +55,9 @@ RULES: dict[str, tuple[str, ...]] = {
         "test_engine.test_draws_do_not_depend_on_order_or_batch_size",
         "test_policy_rl.test_the_same_seed_gives_the_same_numbers",
     ),
-    "12 an unknown option is refused with the nearest match": ("test_scoring.test_unknown_reward_names_the_nearest",),
+    "12 an unknown option is refused with the nearest match": (
+        "test_profiles.test_unknown_profile_and_stage", "test_scoring.test_unknown_reward_names_the_nearest",
+    ),
 }
 
 
