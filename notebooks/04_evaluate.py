@@ -60,7 +60,6 @@ from zerosearch.evaluation import QA_METRIC, methods as ways, runner, statistics
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.questions import load_corpus, read_questions
-from zerosearch.retrievers.base import FailureLimit
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.rollout import RolloutSettings
 from zerosearch.stage_parameters import Stage04
@@ -135,7 +134,7 @@ print(f"{len(questions)} questions to be scored once per method and seed")
 # No simulator takes part in evaluation, and no noise.
 
 # %%
-engine = FailureLimit(BM25Retriever(load_corpus(corpus_file), passages_per_query))  # many failures end the stage
+engine = BM25Retriever(load_corpus(corpus_file), passages_per_query)
 settings = RolloutSettings(
     max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
