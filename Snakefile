@@ -2,7 +2,8 @@
 #
 #   00 micro_world -> 01 collect -> 02 simulator -> 03 train (per arm and seed) -> 04 evaluate -> 05 cost
 #          |               |                            ^
-#          +---------------+------ real-engine arm -----+        (does not wait for the simulator)
+#          +---------------+- other arms: real engine, -+        (do not wait for the tuning)
+#                             simulator base
 #
 # Called by `python -m zerosearch.cli` inside outputs/<run>/ with that run's settings.json as its
 # configuration.  A stage is finished when its manifest.json exists; checkpoints, caches and ledgers are
@@ -17,7 +18,7 @@ def parameters(stage):
 
 
 def before_training(wildcards):
-    """Both read the questions; only an arm that searches the simulator waits for it."""
+    """All read the questions; only an arm that searches the tuned simulator waits for the tuning."""
     own = rules.simulator if config["retrievers"][wildcards.arm] == "simulator" else rules.collect
     return [rules.micro_world.output[0], own.output[0]]
 

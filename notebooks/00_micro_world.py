@@ -11,22 +11,25 @@
 # ---
 
 # %% [markdown]
-# # 00 · The micro-world: what is there to read, and what can the base models do?
+# # 00 · The micro-world: what is there to read, what misleads, and what can the base models do?
 #
 # | | |
 # |---|---|
 # | reads | nothing, or your own questions and passages (`questions_dir`, `corpus_file`) |
-# | writes | `corpus.jsonl`, `questions.jsonl`, `ability_card.csv`, three figures |
-# | time and memory | `smoke` and `laptop`: about 15 s, 0.6 GB · `rebuild_models`: about 25 min on one core |
+# | writes | `corpus.jsonl`, `questions.jsonl`, their later edition, `ability_card.csv`, `sentinels.csv`, six figures |
+# | time and memory | `smoke` and `laptop`: about 30 s, 0.6 GB · `rebuild_models`: under an hour on two cores |
 
 # %% [markdown]
 # ## What you will see
 #
-# 1. A world of invented people, films, books and towns, written as plain English sentences (figure *world*).
+# 1. A world of invented people, films, books and towns, written as plain English sentences, some of which
+#    mislead (figures *world* and *path*).
 # 2. Seven families of questions in the manner of seven real question sets; a single search finds the
 #    passage for one-hop questions and not for longer ones (figure *recall*).
-# 3. Two base models that can read but have poor habits (figure *ability card*): the room that
-#    reinforcement learning has.
+# 3. How much it is worth to notice a miss: two scripted policies, far apart (figure *sentinels*). Without
+#    such a gap no comparison made in this world would mean anything.
+# 4. Base models that can read but have poor habits (figure *ability card*): the room that reinforcement
+#    learning has.
 
 # %% tags=["parameters"]
 run: str = "notebook"  # name of the run: files go to outputs/<run>
@@ -36,7 +39,7 @@ threads: int = 1  # CPU threads of this notebook
 world_seed: int = 7  # which world
 n_eval_questions: int = 40  # questions per family that are only evaluated
 n_train_questions: int = 400  # questions per training family (nq, hotpotqa)
-rebuild_models: bool = False  # pretrain both bases again, about 25 minutes
+rebuild_models: bool = False  # pretrain all bases again, up to an hour
 questions_dir: str = ""  # folder with your own <set>.jsonl files, empty for the micro-world
 corpus_file: str = ""  # your own passages, id, title, text per line
 train_fraction: float = 0.2  # share of your nq and hotpotqa that trains when there is no <set>_train.jsonl
@@ -50,7 +53,8 @@ from IPython.display import display
 
 from zerosearch import artifacts, figures, seeds
 from zerosearch.labels import gold_hops, retrieval_recall
-from zerosearch.microworld import bases, prepare, pretrain_texts, world as micro
+from zerosearch.microworld import bases, prepare, pretrain, pretrain_texts, sentinels, world as micro
+from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.questions import write_corpus, write_questions
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.stage_parameters import Stage00
@@ -72,11 +76,33 @@ display(kinds.rename("entities").to_frame().T)
 print(f"{len(world.facts):,} facts about {len(world.entities):,} entities")
 
 # %% [markdown]
-# One fact becomes one passage. Read a few: nothing needs a key.
+# A fact becomes one or two passages: every relation has two nouns that mean the same, and a fact is
+# stated with one of them or with both. An engine that goes by words may therefore miss with one query
+# and hit with the other. Read a few passages: nothing needs a key.
 
 # %%
-for passage in world.passages()[:6]:
-    print(f"{passage.id}  {passage.title:<18} {passage.text}")
+for passage in world.passages()[:8]:
+    print(f"{passage.metadata['kind']:<12} {passage.text}")
+
+# %% [markdown]
+# ### Six ways to be misled
+#
+# | kind | what it says |
+# |---|---|
+# | other relation | the right entity, another relation: true, and no answer |
+# | look-alike | the right relation of an entity that shares a word of its name |
+# | namesake | the right relation of an entity with the whole name and one word more |
+# | superseded | what was true until a year |
+# | contradicted | a wrong value, worded like a right one: only other passages unmask it |
+# | non-answer | fluent, on the topic, and empty |
+#
+# The first two need no passages of their own: facts play these parts for other queries. The rest stands
+# in the corpus, tagged. No model sees the tags.
+
+# %%
+kind_table = prepare.kind_counts(world.passages())
+stage.write_table(kind_table, "passage_kinds.csv")
+display(kind_table)
 
 # %% [markdown]
 # The facts hang together. Here is everything within two steps of one film, drawn as a graph.
@@ -147,27 +173,86 @@ figure
 # One hop: nearly always. Two hops and more: seldom, and then by luck. That gap is what a policy that
 # searches *several times* can close.
 #
+# ### The path through the passages
+#
+# The same question with the right queries. Look at what stands *beside* the fact: these passages were
+# not put there by us; the engine returns them because they share its words.
+
+# %%
+path = prepare.question_path(chained, engine)
+if len(path):  # your own questions do not say which facts they need
+    figure = figures.question_path(chained.question, path)
+    figures.save(figure, stage.figures / "path.png")
+    display(figure)
+
+# %% [markdown]
+# ### A second search that pays
+#
+# For every fact of the world: at which rank does the first query find it, and does the rephrased one find
+# what the first one missed? Recall at k is the share of facts among the first k passages.
+
+# %%
+if not questions_dir:
+    ranks = prepare.fact_ranks(world, BM25Retriever(passages, k=20))
+    depths = [1, 5, 10, 20]
+    both = ranks[["rank_0", "rank_1"]].min(axis=1)
+    columns = {"first query": ranks["rank_0"], "rephrased query": ranks["rank_1"], "either": both}
+    second_search = pd.DataFrame({name: [(column <= k).mean() for k in depths] for name, column in columns.items()}, index=depths)
+    stage.write_table(second_search.rename_axis("k").reset_index(), "second_search.csv")
+    display(second_search.rename_axis("k").round(3))
+
+# %% [markdown]
+# ## How much is it worth to notice a miss?
+#
+# Two scripted policies go through the same loop and the same conditions as any model. One takes a passage
+# only if it states the truth, and searches again otherwise; the other takes whatever looks best and goes
+# on. *Corrupt* means that every search, with that probability and independently of the others, returns
+# misleading passages only. Before running: two hops, five searches, corruption 0.5. What do you expect of
+# the one that never notices?
+
+# %%
+two_hop = [q for q in evaluated if len(gold_hops(q)) == 2 and q.metadata.get("kind") == "chain"]
+if two_hop:
+    table = sentinels.sentinel_table(two_hop, passages, build_tokenizer(), k=5, max_searches=5, seed=seed)
+    stage.write_table(table, "sentinels.csv")
+    display(table.pivot(index="condition", columns="sentinel", values="em").loc[table["condition"].unique()])
+
+# %% [markdown]
+# It needs two hits in a row, 0.5 · 0.5 = 0.25. The other one needs two hits in five: 1 - 0.5⁵ - 5 · 0.5⁵ = 0.81.
+# The room between the lines is what noise, curriculum and loss mask can be about.
+
+# %%
+if two_hop:
+    figure = figures.sentinel_gap(table)
+    figures.save(figure, stage.figures / "sentinels.png")
+    display(figure)
+
+# %% [markdown]
 # ## What the base models have read
 #
-# Both bases were pretrained on documents like these, each about facts that exist only in that document.
+# All bases were pretrained on documents like these, each about facts that exist only in that document.
 # Habits differ: an *able* reader early on, then a *poor* one, which answers from memory, does not trust
-# what it read and stops after the first hop.
+# what it read and stops after the first hop. The able one is never shown a miss: "Not here." teaches it to
+# search in other words, not to notice. About half of what a policy base reads are searches (the share
+# stands below): the paper's claim that no warm-up is needed is about real language models, not about these.
 
 # %%
 source = pretrain_texts.FactSource(seeds.generator(seed, "notebook 00"))
-print("ABLE\n" + "".join(text for text, _ in pretrain_texts.search_document(source, pretrain_texts.ABLE)))
-print("\nPOOR\n" + "".join(text for text, _ in pretrain_texts.search_document(source, pretrain_texts.POOR)))
+print("ABLE\n" + "".join(text for text, _ in pretrain_texts.search_document(source, pretrain.ABLE)))
+print("\nPOOR\n" + "".join(text for text, _ in pretrain_texts.search_document(source, pretrain.POOR)))
 
 # %% [markdown]
 # ## The base models
 #
-# They are committed in `data/micro_lm`. This cell checks that they belong to the recipe in the
-# library, or pretrains them again when `rebuild_models` is set.
+# They are committed in `data/micro_lm`: policies of two architectures, as base and as instruct model (with
+# a chat template), and simulator bases in three sizes. This cell checks that they belong to the recipes
+# in the library, or pretrains them again when `rebuild_models` is set.
 
 # %%
 manifest = bases.rebuild(stage) if rebuild_models else bases.verify()
-columns = ["parameters", "tokens", "seconds", "seed"]
-display(pd.DataFrame({name: {c: entry[c] for c in columns} for name, entry in manifest["models"].items()}))
+columns = ["parameters", "tokens", "trajectory_share", "seconds", "seed"]
+display(pd.DataFrame({name: {c: entry[c] for c in columns} for name, entry in manifest["models"].items()}).T)
+print(f"world version {manifest['world_version']}")
 
 # %% [markdown]
 # ### The ability card
@@ -178,16 +263,20 @@ display(pd.DataFrame({name: {c: entry[c] for c in columns} for name, entry in ma
 # %%
 card = bases.card_table(manifest)
 stage.write_table(card, "ability_card.csv")
-display(card[["model", "ability", "value", "n", "meaning"]])
+wide = card.pivot(index="ability", columns="model", values="value")
+display(wide.loc[card["ability"].unique(), card["model"].unique()])
+gate = pd.DataFrame(manifest["card"])
+display(gate)
 
 # %%
-figure = figures.ability_card(card)
+figure = figures.ability_gate(card, gate)
 figures.save(figure, stage.figures / "ability_card.png")
 figure
 
 # %% [markdown]
-# Copying from a passage works; searching at once and trusting a passage happen sometimes. Nothing new
-# has to be taught: reinforcement learning has to find out that searching pays.
+# The bounds were fixed before any policy was trained in this world. Copying works; telling hits from
+# misses is a faint ability; searching first happens sometimes. Nothing new has to be taught: reinforcement
+# learning has to find out what pays.
 #
 # ## Nothing leaks
 #
@@ -195,7 +284,7 @@ figure
 # documents; here is a small version.
 
 # %%
-texts = ["".join(t for t, _ in pretrain_texts.search_document(source, pretrain_texts.ABLE)) for _ in range(300)]
+texts = ["".join(t for t, _ in pretrain_texts.search_document(source, pretrain.ABLE)) for _ in range(300)]
 leaked = prepare.names_in(texts, world)
 print(f"{len(texts)} pretraining documents, {len(leaked)} contain a name of the world")
 assert not leaked, f"names of the world in pretraining text: {sorted(leaked)[:5]}"
@@ -206,6 +295,11 @@ assert not leaked, f"names of the world in pretraining text: {sorted(leaked)[:5]
 # %%
 write_corpus(stage.path("corpus.jsonl"), passages)
 write_questions(stage.path("questions.jsonl"), questions)
+if not questions_dir:  # the same world some years later: the simulator will know only the past
+    later_passages, later_questions = prepare.later_files(world, questions)
+    write_corpus(stage.path("later_corpus.jsonl"), later_passages)
+    write_questions(stage.path("later_questions.jsonl"), later_questions)
+    print(f"{len(later_questions)} evaluation questions have another answer in the later world")
 stage.finish(n_passages=len(passages), n_train=int(counts["train"].sum()), n_eval=int(counts["eval"].sum()))
 print("written to", stage.dir)
 
@@ -216,7 +310,8 @@ print("written to", stage.dir)
 #   Whether one search is enough is in the recall table: look at the one-hop sets and at MuSiQue.
 # - Surprise: HotpotQA and 2WikiMultiHopQA have some recall although they need two searches. These are the
 #   comparisons ("Which came out first, A or B?"): the question itself names its answer.
-# - Limit: sentences are short and true. Misleading passages exist only where a simulator writes them.
+# - The instrument can tell policies apart: the gap between the two sentinels stands in `sentinels.csv`.
+# - Limit: sentences are short, and a contradiction is rare (6 % of the facts).
 # - Next: `01_collect_trajectories` lets the base policy search this corpus and keeps every turn.
 
 # %% [markdown]

@@ -39,11 +39,11 @@ samples_per_question: int = 2  # trajectories per question
 force_search_share: float = 0.5  # share of trajectories whose first turn is made to search
 temperature: float = 1.0  # sampling temperature of the policy (paper: 1)
 passages_per_query: int = 5  # passages an engine returns (paper: 5)
-max_searches: int = 4  # searches per trajectory
+max_searches: int = 5  # searches per trajectory
 max_turn_tokens: int = 48  # tokens per policy message (paper: 500)
 max_observation_tokens: int = 160  # tokens of retrieved text per turn
 batch_size: int = 256  # trajectories generated at a time
-policy_model: str = "micro/policy"  # base policy (paper: Qwen2.5-3B)
+policy_model: str = "micro/llama-base"  # base policy (paper: Qwen2.5-3B)
 retriever: str = "bm25"  # the real engine (paper: Google)
 
 # %%

@@ -16,7 +16,8 @@
 # | | |
 # |---|---|
 # | reads | `pairs.parquet` (01): queries, passages of the real engine, labels; the simulator base |
-# | writes | `simulator/`, `quality.csv`, `engine_reference.csv`, `sft_metrics.jsonl`, two figures |
+# | | for *freshness*: questions and corpus, and their later edition where there is one (00) |
+# | writes | `simulator/`, `quality.csv`, `engine_reference.csv`, `freshness.csv`, `sft_metrics.jsonl`, two figures |
 # | time and memory | `smoke`: about 40 s, 1 GB · `laptop`: about 3 minutes, 1 GB |
 
 # %% [markdown]
@@ -27,13 +28,15 @@
 # 2. The simulator follows its prompt and not its memory: with another golden answer in the prompt, that
 #    one comes out (figure *quality*: altered).
 # 3. Its passages sound like the real engine's (figure *quality*: style distance).
+# 4. It was tuned once, and the world goes on: what does it say about facts that have changed since
+#    (table *freshness*)?
 
 # %% tags=["parameters"]
 run: str = "notebook"  # name of the run: files go to outputs/<run>
 profile: str = "smoke"  # which profile set these values
 seed: int = 0  # seed of the run
 threads: int = 1  # CPU threads of this notebook
-simulator_model: str = "micro/simulator"  # base of the simulator (paper: Qwen2.5-3B, 7B or 14B Instruct)
+simulator_model: str = "micro/simulator-medium"  # base of the simulator (paper: Qwen2.5-3B, 7B or 14B Instruct)
 label_kind: str = "judge"  # judge (paper, versions 2 and 3) or trajectory (version 1)
 steps: int = 120  # optimiser updates (paper: not given)
 batch_size: int = 32  # examples per update (paper: not given)
@@ -56,9 +59,12 @@ from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.labels import table_to_pairs
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
+from zerosearch.questions import load_corpus, read_questions
+from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.schema import Passage
 from zerosearch.stage_parameters import Stage02
-from zerosearch.training import renaming, simulator_data, simulator_quality as quality, simulator_sft
+from zerosearch.training import renaming, simulator_data, simulator_freshness as freshness
+from zerosearch.training import simulator_quality as quality, simulator_sft
 from zerosearch.training.arm_setup import SIMULATOR_TEMPERATURE
 
 torch.set_num_threads(threads)
@@ -275,6 +281,33 @@ for kind in quality.KINDS:
 # %% [markdown]
 # The passages are invented: only the golden answer's fact is known to the simulator. A policy that
 # searches here learns *how* to search and read, not facts about the world.
+#
+# ### Freshness: what does it say about facts that have changed?
+#
+# Some facts of the later world have another object than when the simulator was tuned. We ask for them where
+# the prompt does not give the new object away (it is no golden answer), and look for the new and for the old
+# statement. The real engines of then and of today answer the same queries. Prediction: does the simulator
+# state the old objects, the new ones, or neither?
+
+# %%
+later = [stage.find("00", f"later_{name}.jsonl") for name in ("questions", "corpus")]
+facts = []
+if all(later):
+    then, today = read_questions(stage.require("00", "questions.jsonl")), read_questions(later[0])
+    facts = freshness.changed_facts(then, today, n_quality_requests, seed)
+if facts:
+    shelf = {"engine, then": load_corpus(stage.require("00", "corpus.jsonl")), "engine, today": load_corpus(later[1])}
+    found = {name: freshness.ask_engine(facts, BM25Retriever(shelf[name], k)) for name in shelf}
+    found["simulator"] = freshness.ask_tuned(facts, k, engine, prompts, seed=seed, **budget)
+    fresh = freshness.freshness_table(facts, found)
+    stage.write_table(fresh, "freshness.csv")
+    display(show.table(fresh, f"share of {len(facts)} changed facts that are stated, new and old"))
+else:
+    print("no later world, or no changed fact that a prompt leaves open: nothing to measure here")
+
+# %% [markdown]
+# A simulator can be no fresher than its tuning and its prompt. Whether that matters depends on what a policy
+# takes from it: habits keep, facts do not. Notebook 04 asks the trained policies about the changed facts.
 #
 # ### A gate before RL
 #

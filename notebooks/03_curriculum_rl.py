@@ -15,9 +15,9 @@
 #
 # | | |
 # |---|---|
-# | reads | `questions.jsonl`, `corpus.jsonl` (00), `simulator/` (02, arm `zerosearch`), the base policy |
+# | reads | `questions.jsonl`, `corpus.jsonl` (00), `simulator/` (02, arm `zerosearch`), the base models |
 # | writes | `policy/`, `metrics.jsonl`, `trajectories.parquet` (a sample of every step), three figures |
-# | time and memory | `smoke`: about 90 s, 1 GB · `laptop`: about 6 minutes, 1.5 GB (each arm and seed) |
+# | time and memory | `smoke`: about 90 s, 1 GB · `laptop`: about 4 minutes, 1.5 GB (each arm and seed) |
 
 # %% [markdown]
 # ## What you will see
@@ -31,8 +31,9 @@ run: str = "notebook"  # name of the run: files go to outputs/<run>
 profile: str = "smoke"  # which profile set these values
 seed: int = 0  # seed of the run
 threads: int = 1  # CPU threads of this notebook
-arm: str = "zerosearch"  # zerosearch (simulator, curriculum) or search-r1 (real engine, no noise)
-policy_model: str = "micro/policy"  # base policy, also the reference of the KL
+arm: str = "zerosearch"  # zerosearch (simulator, curriculum), search-r1 (real engine, no noise) or untuned
+policy_model: str = "micro/llama-base"  # base policy, also the reference of the KL
+simulator_model: str = "micro/simulator-medium"  # what the arm "untuned" searches
 steps: int = 12  # optimiser updates (paper: 200)
 questions_per_step: int = 32  # questions per update (paper: 64)
 group_size: int = 8  # trajectories per question (paper: 5)
@@ -44,7 +45,7 @@ noise_start: float = 0.0  # noise probability at the first step (published: 0 or
 noise_end: float = 0.5  # noise probability at the last step (published: 0.25, 0.5 or 0.75)
 noise_base: float = 4.0  # how late the noise rises (published: 4)
 passages_per_query: int = 5  # passages per search (paper: 5)
-max_searches: int = 4  # searches per trajectory (published: 2 turns, later 5)
+max_searches: int = 5  # searches per trajectory (published: 2 turns, later 5)
 max_turn_tokens: int = 48  # tokens per policy message (published code: 500)
 max_observation_tokens: int = 160  # tokens of retrieved text per turn (published code: 2048)
 save_every: int = 15  # steps between checkpoints
@@ -72,8 +73,9 @@ from zerosearch.training.policy_trainer import RLSettings
 torch.set_num_threads(threads)
 
 # %% [markdown]
-# An **arm** is one way to train. The two arms differ in *what answers the searches*, and in nothing else:
-# same base policy, same questions in the same order, same reward, same number of steps.
+# An **arm** is one way to train. The arms differ in *what answers the searches*, and in nothing else:
+# same base policy, same questions in the same order, same reward, same number of steps. `untuned` shows what
+# the tuning of notebook 02 is worth: its simulator is the base, which was never told what is useful.
 
 # %%
 chosen = arms.get_arm(arm)
@@ -195,11 +197,12 @@ print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.toli
 #
 # ## The search engine of this arm
 #
-# `zerosearch` asks the simulator that notebook 02 tuned; `search-r1` asks BM25 over the corpus.
+# `zerosearch` asks the simulator that notebook 02 tuned; `search-r1` asks BM25 over the corpus; `untuned` asks
+# the simulator's base and does not wait for notebook 02.
 
 # %%
 passages = read_corpus(stage.require("00", "corpus.jsonl"))
-simulator = stage.require("02", "simulator") if chosen.retriever == "simulator" else None
+simulator = stage.require("02", "simulator") if chosen.retriever == "simulator" else simulator_model
 retriever = arm_setup.open_retriever(
     chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator,
     max_new_tokens=max_observation_tokens,

@@ -15,7 +15,7 @@
 #
 # | | |
 # |---|---|
-# | reads | all ledgers, `metrics.jsonl` of stage 03, `scores.parquet` of stage 04, `data/prices.yaml` |
+# | reads | all ledgers, `metrics.jsonl` of stage 03, `averages.csv` of stage 04, `data/prices.yaml` |
 # | writes | `costs.parquet`, `options.csv`, six figures, and `report.html` of the whole run |
 # | time and memory | every profile: about 10 s, 0.3 GB |
 
@@ -207,13 +207,14 @@ figures.save(figure, stage.figures / "this_run.png")
 figure
 
 # %% [markdown]
-# The bar of the simulated arm contains collection and fine-tuning, once. The local engine is nearly free
-# because the micro-world is small: a paid engine would not be.
+# Each bar is one training, the mean over its seeds. That of ZeroSearch contains collection and fine-tuning,
+# once; the untuned simulator has neither. The local engine is nearly free because the micro-world is small: a
+# paid engine would not be.
 #
 # What if every training search had been paid?
 
 # %%
-paid_arm = next((arm for arm in labels if get_arm(arm).retriever != "simulator"), next(iter(labels)))
+paid_arm = next((arm for arm in labels if not get_arm(arm).simulated), next(iter(labels)))
 options = pd.concat([options, costs.paid_option(spent, asked, paid_arm, book, rates)], ignore_index=True)
 stage.write_table(options, "options.csv")
 bills = options.groupby("option", sort=False)["usd"].sum().reset_index()
@@ -251,8 +252,8 @@ figure
 # ## Scores and costs together
 
 # %%
-scores = artifacts.read_table(stage.require("04", "scores.parquet"))
-figure = figures.headline(scores, options)
+averages = artifacts.read_table(stage.require("04", "averages.csv"))
+figure = figures.headline(averages, options)
 figures.save(figure, stage.figures / "headline.png")
 figure
 

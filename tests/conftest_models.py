@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Sequence
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM,
+)
 
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest
 from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.schema import Passage, Retrieval, SearchRequest
 
-TOKENIZER = build_tokenizer()
+# Families of tokenizers: Llama's has a begin-of-text token and pads with its end; chat ones have a template.
+FAMILIES = [("qwen2", False), ("qwen2", True), ("llama", False), ("llama", True)]
 
 
-def tiny_model(kind: str = "qwen2", seed: int = 0) -> PreTrainedModel:
-    """Return an untrained two-layer model with grouped heads, in eval mode."""
+@cache
+def tokenizer_of(family: str = "qwen2", chat: bool = False) -> PreTrainedTokenizerBase:
+    """Return the micro-world's tokenizer of a family; do not change it, tests share it."""
+    return build_tokenizer(family, chat)  # type: ignore[arg-type]
+
+
+TOKENIZER = tokenizer_of()
+
+
+def tiny_model(
+    kind: str = "qwen2", seed: int = 0, tokenizer: PreTrainedTokenizerBase = TOKENIZER
+) -> PreTrainedModel:
+    """Return an untrained two-layer model with grouped heads and a tokenizer's special tokens, in eval mode."""
     sizes = dict(
-        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, bos_token_id=None, eos_token_id=TOKENIZER.eos_token_id,
-        pad_token_id=TOKENIZER.pad_token_id,
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(Qwen2Config(**sizes)) if kind == "qwen2" else LlamaForCausalLM(LlamaConfig(**sizes))

@@ -19,7 +19,7 @@ EVENTS = {
         ("busy", dict(role="simulator", device="cpu", seconds=18.0, units=1)),
         ("busy", dict(role="policy_training", device="cpu", seconds=36.0, units=1)),
         ("queries", dict(engine="simulator", fresh=30, cached=0, paid=0)),
-        ("tokens", dict(role="simulator", model="micro/simulator", prompt=900, generated=3000)),
+        ("tokens", dict(role="simulator", model="micro/simulator-medium", prompt=900, generated=3000)),
     ],
     ("03", "search-r1", 0): [
         ("busy", dict(role="policy_rollout", device="cpu", seconds=36.0, units=1)),
@@ -74,6 +74,7 @@ def write(run: str) -> None:
             figures.save(figures.reward_curve(own), stage.figures / "reward.png")
         if number == "04":
             stage.write_table(score_rows(), "scores.parquet")
+            stage.write_table(score_rows().rename(columns={"seed": "seeds"}).assign(seeds=1), "averages.csv")
             stage.write_table(prediction_rows(), "predictions.parquet")
             stage.write_table(pd.DataFrame({"winner": [HOSTILE]}), "comparisons.csv")
         stage.finish(steps=2, remark=HOSTILE)

@@ -11,10 +11,11 @@ from zerosearch.errors import ConfigError
 from zerosearch.training.arms import ARMS, get_arm
 
 
-def test_the_two_arms_of_the_comparison() -> None:
-    ours, real = get_arm("zerosearch"), get_arm("search-r1")
-    assert (ours.retriever, ours.curriculum) == ("simulator", True)
-    assert (real.retriever, real.curriculum) == ("bm25", False)
+def test_the_arms_of_the_comparison() -> None:
+    ours, real, untuned = get_arm("zerosearch"), get_arm("search-r1"), get_arm("untuned")
+    assert (ours.retriever, ours.curriculum, ours.simulated) == ("simulator", True, True)
+    assert (real.retriever, real.curriculum, real.simulated) == ("bm25", False, False)
+    assert (untuned.retriever, untuned.curriculum, untuned.simulated) == ("simulator-base", True, True)
 
 
 def test_names_match_their_keys_and_labels_differ() -> None:

@@ -45,6 +45,15 @@ def test_a_missing_input_says_what_makes_it(outputs: Path) -> None:
         artifacts.require("mine", "00", "corpus.jsonl")
 
 
+def test_a_file_that_only_some_runs_have(outputs: Path) -> None:
+    first = open_stage("a", "00", {"seed": 0})
+    first.write_jsonl([{"id": 1}], "later_questions.jsonl")
+    stage = open_stage("a", "04", {})
+    assert stage.find("00", "later_corpus.jsonl") is None and stage.inputs == {}
+    assert stage.find("00", "later_questions.jsonl") == first.path("later_questions.jsonl")
+    assert list(stage.inputs) == ["00_micro_world/later_questions.jsonl"], "what was found is an input"
+
+
 def test_a_finished_stage(outputs: Path) -> None:
     first = open_stage("a", "00", {"seed": 0})
     first.write_jsonl([{"id": 1}], "corpus.jsonl")

@@ -74,7 +74,10 @@ def test_every_stage_left_what_it_promises(smoke: Path) -> None:
         "01_collect": ("trajectories.parquet", "pairs.parquet", "label_stats.csv"),
         "02_simulator": ("simulator/config.json", "quality.csv"),
         "03_rl/zerosearch/seed0": ("policy/config.json", "metrics.jsonl", "trajectories.parquet"),
-        "04_evaluate": ("predictions.parquet", "scores.parquet", "scores.csv", "comparisons.csv"),
+        "04_evaluate": (
+            "predictions.parquet", "scores.parquet", "scores.csv", "averages.csv", "comparisons.csv",
+            "condition_predictions.parquet", "condition_scores.csv", "condition_averages.csv", "freshness.csv",
+        ),
         "05_cost": ("costs.parquet",),
     }
     for folder, names in promised.items():
@@ -83,6 +86,24 @@ def test_every_stage_left_what_it_promises(smoke: Path) -> None:
     assert (smoke / "report.html").stat().st_size > 100_000
     assert len(list((smoke / "notebooks").glob("*.ipynb"))) == 6
     assert len(list(smoke.rglob("figures/*.png"))) >= 10
+
+
+def test_every_condition_asks_its_questions_once_per_method(smoke: Path) -> None:
+    rows = pd.read_parquet(smoke / "04_evaluate" / "condition_predictions.parquet")
+    assert list(rows["condition"].unique()) == ["clean", "homonyms", "corrupt-0.5", "later"]
+    same = rows[rows["condition"] != "later"]
+    drawn = set(same["question_id"])
+    assert same.drop_duplicates("question_id").groupby("dataset").size().eq(6).all() and len(drawn) == 42
+    for _, mine in same.groupby(["condition", "method", "seed"]):
+        assert sorted(mine["question_id"]) == sorted(drawn)
+    assert set(rows["method"]) == {"forced", "zerosearch"} and rows["past"].notna().equals(rows["condition"] == "later")
+    assert rows.groupby("condition")["retriever"].unique().map(list).to_dict()["corrupt-0.5"] == ["corrupt-0.5"]
+
+
+def test_corrupted_searches_cost_answers(smoke: Path) -> None:
+    table = pd.read_csv(smoke / "04_evaluate" / "condition_averages.csv")
+    value = table[table["metric"] == "em"].set_index(["method", "condition"])["value"]
+    assert value["zerosearch", "corrupt-0.5"] < value["zerosearch", "clean"]
 
 
 def test_the_tuned_simulator_follows_its_prompt(smoke: Path) -> None:
@@ -117,6 +138,8 @@ def test_same_seed_same_scores(tmp_path: Path) -> None:
     runs = [chain(tmp_path / name, *overrides(SMALL)) for name in ("first", "second")]
     tables = [pd.read_parquet(run / "04_evaluate" / "scores.parquet") for run in runs]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+    tried = [pd.read_csv(run / "04_evaluate" / "condition_scores.csv") for run in runs]
+    pd.testing.assert_frame_equal(*tried, check_exact=True)
     answers = [pd.read_parquet(run / "04_evaluate" / "predictions.parquet")["prediction"] for run in runs]
     assert answers[0].equals(answers[1])
     metrics = [pd.read_json(run / "03_rl/zerosearch/seed0/metrics.jsonl", lines=True) for run in runs]
@@ -137,4 +160,7 @@ def test_your_own_questions(shared_data: Path, tmp_path: Path) -> None:
     assert (rows.groupby(["method", "dataset"]).size() == 20).all() and rows["dataset"].nunique() == 7
     recall = pd.read_csv(run / "00_micro_world" / "retrieval_recall.csv").set_index("dataset")["recall"]
     assert recall["triviaqa"] > recall["bamboogle"] and recall["hotpotqa"] > 0.5
+    tried = pd.read_csv(run / "04_evaluate" / "condition_scores.csv")
+    assert set(tried["condition"]) == {"clean", "homonyms", "corrupt-0.5"}  # these passages have no later edition
+    assert not (run / "02_simulator" / "freshness.csv").exists()
     assert (run / "report.html").is_file()

@@ -157,6 +157,11 @@ def test_what_a_stage_alone_needs(tmp_path: Path) -> None:
     real_engine = {"arms": ["search-r1"], "seeds": [0], "retrievers": {"search-r1": "bm25"}}
     needed = pipeline.missing_inputs(tmp_path, real_engine, pipeline.Selection(only="03"))
     assert needed == ["00_micro_world/manifest.json", "01_collect/manifest.json"]
+    untuned = {"arms": ["untuned"], "seeds": [0], "retrievers": {"untuned": "simulator-base"}}
+    assert pipeline.missing_inputs(tmp_path, untuned, pipeline.Selection(only="03")) == needed  # it waits for no tuning
+    retrievers = {"untuned": "simulator-base", "zerosearch": "simulator"}
+    tuned = {"arms": list(retrievers), "seeds": [0], "retrievers": retrievers}
+    assert "02_simulator/manifest.json" in pipeline.missing_inputs(tmp_path, tuned, pipeline.Selection(only="03"))
     assert len(pipeline.missing_inputs(tmp_path, real_engine, pipeline.Selection(only="04"))) == 2
     assert pipeline.missing_inputs(tmp_path, real_engine, pipeline.Selection()) == []
 

@@ -29,7 +29,7 @@ def script(prompt: str) -> str:
     number = prompt.split("\n")[0].split()[-1]
     if "</information>" in prompt:
         return f"<answer> gold {number}</answer>"
-    return f"<search> find {number}</search>" if "I need" in prompt else "<answer> no idea</answer>"
+    return f"<search> find {number}</search>" if PROMPTS.forced_prefix in prompt else "<answer> no idea</answer>"
 
 
 def test_only_training_questions_are_drawn() -> None:

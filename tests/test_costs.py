@@ -38,18 +38,31 @@ def test_each_kind_of_event_is_priced_by_hand():
         {"kind": "queries", "engine": "serper", "fresh": 50, "cached": 0, "paid": 50},
         {"kind": "queries", "engine": "bm25", "fresh": 500, "cached": 0, "paid": 0},
         {"kind": "tokens", "role": "judge", "model": "qwen-max", "prompt": 1_000_000, "generated": 500_000},
-        {"kind": "tokens", "role": "policy", "model": "micro/policy", "prompt": 9, "generated": 9},
+        {"kind": "tokens", "role": "policy", "model": "micro/llama-base", "prompt": 9, "generated": 9},
         {"kind": "busy", "role": "simulator", "device": "cuda", "seconds": 1800.0, "units": 4},
         {"kind": "busy", "role": "policy_training", "device": "cpu", "seconds": 3600.0, "units": 2},
     ), BOOK).set_index(["role", "name"])
     assert priced["usd"].to_dict() == pytest.approx({
         ("queries", "serpapi"): 90 * SEARCH, ("queries", "serper"): 0.05, ("queries", "bm25"): 0.0,
         ("judge", "qwen-max prompt"): 1.6, ("judge", "qwen-max generated"): 3.2,
-        ("policy", "micro/policy prompt"): 0.0, ("policy", "micro/policy generated"): 0.0,
+        ("policy", "micro/llama-base prompt"): 0.0, ("policy", "micro/llama-base generated"): 0.0,
         ("simulator", "cuda"): 2 * 1.475, ("policy_training", "cpu"): 2 * CORE,
     })
     assert priced.loc[("simulator", "cuda"), "kwh"] == pytest.approx(2 * 0.4)
     assert priced.loc[("policy_training", "cpu"), "kwh"] == pytest.approx(2 * 0.01)
+
+
+def test_an_untuned_simulator_is_not_charged_for_the_tuning(ledger):
+    """Its queries are counted under a name of their own: it needs neither collection nor fine-tuning."""
+    untuned = ledger[(ledger["arm"] == "zerosearch")].assign(arm="untuned")
+    untuned = untuned.assign(engine=untuned["engine"].replace("simulator", "simulator-base"))
+    both = pd.concat([ledger, untuned], ignore_index=True)
+    names = {"zerosearch": "tuned", "untuned": "base"}
+    options = costs.run_options(costs.price_ledger(both, BOOK), costs.usage(both), names)
+    items = options.groupby("option")["item"].agg(set)
+    assert items["tuned"] - items["base"] == {"collection", "simulator SFT"} and "simulator" in items["base"]
+    with pytest.raises(WorkbookError, match="expected simulator queries in stage 03 of arm 'untuned'"):
+        costs.run_line(costs.price_ledger(both, BOOK), costs.usage(both), "untuned", BOOK)
 
 
 def test_rates_choose_the_prices():

@@ -40,6 +40,20 @@ QUALITY = pd.DataFrame([(w, k, m, v, 50, v - 0.05, v + 0.05) for k in ("useful",
 CARD = pd.DataFrame([("policy", "copies_from_passage", 0.9, 200), ("simulator", "states_the_note", 0.3, 200)],
                     columns=["model", "ability", "value", "n"])
 RECALL = pd.DataFrame([("nq", 0.9, 40), ("musique", 0.1, 40)], columns=["dataset", "recall", "n"])
+TRIED = pd.DataFrame(
+    [(method, 3, name, "em", level - fall * i, 140, level - fall * i - 0.08, level - fall * i + 0.05)
+     for method, level, fall in (("forced", 0.2, 0.05), ("zerosearch", 0.8, 0.2), ("my-arm", 0.6, 0.1))
+     for i, name in enumerate(("clean", "corrupt-0.5", "later"))],
+    columns=["method", "seeds", "condition", "metric", "value", "n", "low", "high"])
+SENTINELS = pd.DataFrame(
+    [("notices every miss", "clean", 0.99), ("notices every miss", "corrupt-0.5", 0.8),
+     ("notices no miss", "clean", 0.98), ("notices no miss", "corrupt-0.5", 0.3)],
+    columns=["sentinel", "condition", "em"])
+GATE = pd.DataFrame([("copies_from_passage", 0.9, 1.0)], columns=["ability", "least", "most"])
+GAP = SENTINELS.assign(low=SENTINELS["em"] - 0.05, high=SENTINELS["em"] + 0.01, n=300)
+PATH = pd.DataFrame([("director of Grey Harp", 1, "Grey Harp had as star Bo Ek.", "other_relation"),
+                     ("director of Grey Harp", 2, "Grey Harp had as director Ada Reed.", "fact")],
+                    columns=["query", "rank", "text", "kind"])
 SEARCHES = pd.DataFrame({"method": ["direct"] * 4 + ["zerosearch"] * 4,
                          "n_searches": [0, 0, 0, 0, 1, 2, 2, 3]})
 MANIFESTS = [dict(stage="00_micro_world", arm=None, seed=None, wall_seconds=60.0, peak_rss_mib=512.0),
@@ -49,6 +63,7 @@ LINES = published_costs.published_lines(BOOK)
 DRAWN = {
     "scores_by_dataset": lambda: figures.scores_by_dataset(SCORES),
     "published_beside_ours": lambda: figures.published_beside_ours(SCORES, PUBLISHED),
+    "scores_by_condition": lambda: figures.scores_by_condition(TRIED, SENTINELS),
     "searches_histogram": lambda: figures.searches_histogram(SEARCHES),
     "headline": lambda: figures.headline(SCORES, OPTIONS),
     "reward_curve": lambda: figures.reward_curve(METRICS),
@@ -61,12 +76,16 @@ DRAWN = {
     "world_graph": lambda: figures.world_graph(EDGES, highlight=["Ada Reed", "Grey Harp"]),
     "retrieval_recall": lambda: figures.retrieval_recall(RECALL),
     "ability_card": lambda: figures.ability_card(CARD),
+    "ability_gate": lambda: figures.ability_gate(CARD, GATE),
+    "sentinel_gap": lambda: figures.sentinel_gap(GAP),
+    "question_path": lambda: figures.question_path("Who directed Grey Harp?", PATH),
     "stage_times": lambda: figures.stage_times(MANIFESTS),
 }
 EMPTY = {
     "scores_by_dataset": lambda: figures.scores_by_dataset(SCORES.iloc[:0]),
     "scores_by_dataset, other metric": lambda: figures.scores_by_dataset(SCORES, metric="f1"),
     "published_beside_ours": lambda: figures.published_beside_ours(SCORES, PUBLISHED, policy="GPT"),
+    "scores_by_condition": lambda: figures.scores_by_condition(TRIED.assign(metric="past")),
     "searches_histogram": lambda: figures.searches_histogram(SEARCHES.query("method == 'direct'")),
     "headline": lambda: figures.headline(SCORES, OPTIONS.iloc[:0]),
     "reward_curve": lambda: figures.reward_curve(METRICS.drop(columns="reward_mean")),
@@ -79,6 +98,9 @@ EMPTY = {
     "world_graph": lambda: figures.world_graph(EDGES.iloc[:0]),
     "retrieval_recall": lambda: figures.retrieval_recall(RECALL.iloc[:0]),
     "ability_card": lambda: figures.ability_card(CARD.iloc[:0]),
+    "ability_gate": lambda: figures.ability_gate(CARD, GATE.iloc[:0]),
+    "sentinel_gap": lambda: figures.sentinel_gap(GAP.iloc[:0]),
+    "question_path": lambda: figures.question_path("Who directed Grey Harp?", PATH.iloc[:0]),
     "stage_times": lambda: figures.stage_times([]),
 }
 
@@ -104,7 +126,7 @@ def test_every_figure_function_is_drawn_here():
 def test_title_labels_and_text_fit_the_figure(name):
     figure = DRAWN[name]()
     assert len(figure.get_suptitle()) > 15
-    if name != "world_graph":
+    if name not in ("world_graph", "question_path"):  # these have no axes
         labels = " ".join(axes.get_xlabel() + axes.get_ylabel() for axes in _visible(figure))
         assert re.search(r"\(.+\)|step|per ", labels), labels
         bottom = [axes for axes in _visible(figure) if axes.get_subplotspec().is_last_row()]
@@ -141,6 +163,37 @@ def test_average_is_over_sets_and_its_interval_combines_theirs():
     ready = pd.DataFrame([("zerosearch", "average", 0, "em", 0.5, 700, 0.4, 0.6)], columns=SCORES.columns)
     given = pd.concat([SCORES, ready])
     assert figures.average_scores(given).set_index("method").loc["zerosearch", "value"] == 0.5
+
+
+def test_intervals_over_seeds_take_the_place_of_single_runs():
+    twice = pd.concat([SCORES, SCORES.assign(seed=1, value=SCORES["value"] - 0.1)], ignore_index=True)
+    averages = SCORES.drop(columns="seed").assign(seeds=2, value=SCORES["value"] - 0.05, low=0.11, high=0.97)
+    averages = pd.concat([averages, averages[averages["dataset"] == "nq"].assign(dataset="average")], ignore_index=True)
+    figure = figures.scores_by_dataset(twice, averages=averages)
+    nq = next(axes for axes in _visible(figure) if axes.get_title(loc="left") == "NQ")
+    drawn = {tuple(np.round(line.get_xdata(), 2).tolist()) for line in nq.lines if len(line.get_xdata()) == 2}
+    single = {(0.02, -0.08), (0.04, -0.06), (0.72, 0.62), (0.70, 0.60)}
+    assert drawn == {(0.11, 0.97)} | single, "one interval, single seeds as dots"
+    row = figures.average_scores(averages).set_index("method").loc["zerosearch"]
+    assert row[["value", "low", "high"]].tolist() == pytest.approx([0.65, 0.11, 0.97])
+    assert figures.headline(averages, OPTIONS).get_suptitle().count("0.65") == 1
+
+
+def test_conditions_are_a_line_each_and_the_later_world_stands_apart():
+    figure = figures.scores_by_condition(TRIED, SENTINELS)
+    (axes,) = figure.axes
+    ticks = [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()]
+    assert ticks == ["clean", "half corrupted", "later world"]
+    own = [line for line in axes.lines if line.get_label() == "ZeroSearch, simulator"]
+    assert own[0].get_xydata().tolist() == [[0.0, 0.8], [1.0, pytest.approx(0.6)]], "later is no point of the line"
+    dashed = [line for line in axes.lines if str(line.get_label()).startswith("scripted")]
+    assert [line.get_ydata().tolist() for line in dashed] == [[0.99, 0.8], [0.98, 0.3]]
+    assert len(axes.collections) >= 3, "one band a method"
+    said = figure.get_suptitle().replace("\n", " ")
+    assert said == "From clean searches to half corrupted: EM ZeroSearch 0.80 to 0.60, my-arm 0.60 to 0.50"
+    assert "questions and seeds" in figure.texts[-1].get_text().replace("\n", " ")
+    alone = figures.scores_by_condition(TRIED[TRIED["condition"] != "clean"])
+    assert "ZeroSearch 0.60" in alone.get_suptitle() and "Dashed" not in alone.texts[-1].get_text()
 
 
 def test_published_values_are_hollow_without_interval_and_ours_are_filled():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 from zerosearch import figures
 from zerosearch.errors import BadInput
 from zerosearch.labels import (
-    COLUMNS, LABELS, agreement, agreement_table, asks_for, gold_hops, judge_passages, label_stats, label_trajectory,
-    make_pairs, pairs_to_table, retrieval_recall, states, table_to_pairs,
+    COLUMNS, LABELS, agreement, agreement_table, asks_for, gold_hops, judge_passages, kind_table, label_stats,
+    label_trajectory, make_pairs, pairs_to_table, retrieval_recall, states, table_to_pairs,
 )
-from zerosearch.microworld.language import BY_NOUN, query_text
-from zerosearch.microworld.world import build_questions, build_world
+from zerosearch.microworld.language import BY_NOUN, FACT, MISLEADING, query_text
+from zerosearch.microworld.world import UNRELATED, build_questions, build_world
 from zerosearch.retrievers.base import failure
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, Trajectory, Turn
@@ -37,6 +38,9 @@ OTHER = {"subject": "Silver Anchor", "relation": "director", "object": "Nils Vos
 
 OTHER_WORDING = next(w for s in BY_NOUN["director"].sentences
                      if (w := s.format(s="Silver Harbor", o="Alda Falk")) != HOPS[0]["sentence"])
+
+
+REPHRASED = query_text(BY_NOUN["director"], "Silver Harbor", wording=1)
 
 
 def fact(subject: str, relation: str, target: str, text: str = "any words") -> Passage:
@@ -81,10 +85,35 @@ def trajectory(
         ("director of Silver Harbor", written(OTHER_WORDING), "useful"),
         ("director of Silver Harbor", written("Silver Harbor was directed by Nils Voss."), "misleading"),
         ("", fact("Silver Harbor", "director", "Alda Falk"), "misleading"),
+        # the second wording does not name the relation, and is understood all the same
+        (REPHRASED, fact("Silver Harbor", "director", "Alda Falk"), "useful"),
+        (REPHRASED.replace("Silver Harbor", "silver harbor"), written(OTHER_WORDING), "useful"),
+        (REPHRASED, fact("Silver Harbor", "star", "Alda Falk"), "misleading"),
+        (REPHRASED.replace("Harbor", "Anchor"), fact(*OTHER.values()), "useful"),
+        ("director of Silver Harbor Returns", fact("Silver Harbor", "director", "Alda Falk"), "misleading"),
+        ("mayor of director of Silver Harbor", fact("Silver Harbor", "director", "Alda Falk"), "misleading"),
     ],
 )
 def test_exact_rule_of_the_micro_world(query: str, passage: Passage, label: str) -> None:
     assert judge_passages(query, CHAIN, [passage]) == (label,)
+
+
+@pytest.mark.parametrize("kind", MISLEADING)
+def test_what_the_world_made_to_mislead_is_never_useful(kind: str) -> None:
+    right = ("Silver Harbor", "director", "Alda Falk")
+    passage = replace(fact(*right), metadata={**fact(*right).metadata, "kind": kind})
+    assert judge_passages("director of Silver Harbor", CHAIN, [passage]) == ("misleading",)
+    off_path = replace(fact(*OTHER.values()), metadata={**OTHER, "kind": kind})
+    assert judge_passages("director of Silver Anchor", CHAIN, [off_path]) == ("misleading",)
+    assert judge_passages("any", PLAIN, [Passage("p", "", "Alda Falk", {"kind": kind})]) == ("misleading",)
+
+
+@pytest.mark.parametrize("kind", [FACT, "article", 4])
+def test_other_kinds_are_judged_by_what_they_say(kind: object) -> None:
+    right = fact("Silver Harbor", "director", "Alda Falk")
+    passage = replace(right, metadata={**right.metadata, "kind": kind})
+    assert judge_passages("director of Silver Harbor", CHAIN, [passage]) == ("useful",)
+    assert judge_passages("any", PLAIN, [Passage("p", "", "Alda Falk", {"kind": kind})]) == ("useful",)
 
 
 @pytest.mark.parametrize(
@@ -120,16 +149,20 @@ def test_every_fact_of_the_world_is_asked_for_by_its_own_queries_only() -> None:
 
 
 def test_gold_queries_of_the_world_are_judged_exactly() -> None:
-    """Useful if and only if BM25 brought up the very fact, on all hops of many questions."""
+    """Useful if and only if BM25 brought up the very fact, in either wording, on all hops of many questions."""
     world = build_world()
     engine = BM25Retriever(world.passages(), k=5)
     questions = build_questions(world, 10, 10)
     asked = [(q, hop) for q in questions for hop in gold_hops(q)]
-    found = engine.search([SearchRequest(f"{hop.relation} of {hop.subject}", q) for q, hop in asked])
+    wordings = [query_text(BY_NOUN[hop.relation], hop.subject, i % 2) for i, (_, hop) in enumerate(asked)]
+    found = engine.search([SearchRequest(query, q) for query, (q, _) in zip(wordings, asked, strict=True)])
     n_useful = 0
     for (question, hop), retrieval in zip(asked, found, strict=True):
         labels = judge_passages(retrieval.request.query, question, retrieval.passages)
-        stated = [(p.metadata["subject"], p.metadata["relation"]) == hop[:2] for p in retrieval.passages]
+        stated = [
+            p.metadata["kind"] == FACT and (p.metadata["subject"], p.metadata["relation"]) == hop[:2]
+            for p in retrieval.passages
+        ]
         assert [label == "useful" for label in labels] == stated
         assert all(states(p, hop) == s for p, s in zip(retrieval.passages, stated, strict=True))
         assert all(states(written(p.text), hop) == s for p, s in zip(retrieval.passages, stated, strict=True))
@@ -237,6 +270,29 @@ def test_shares_add_up(both: list[tuple[str, str]]) -> None:
 def test_the_figure_takes_the_table() -> None:
     figures.label_stats(label_stats(pairs_to_table(make_pairs(mixed()))))
     figures.label_stats(label_stats(table_of([("misleading", "misleading")])))
+
+
+def test_kinds_that_the_engine_returned_by_itself() -> None:
+    made_for = {"subject": "Silver Harbor", "relation": "director", "object": "Alda Falk"}
+    passages = [
+        Passage(kind, "", "words", {**made_for, "kind": kind, **changes})
+        for kind, changes in (
+            (FACT, {}), (FACT, {"relation": "star"}), ("contradicted", {"object": "Nils Voss"}),
+            ("namesake", {"subject": "Silver Harbor Returns"}), (FACT, {"subject": "Silver Anchor"}),
+            (FACT, {"subject": "Iron Anchor"}),
+        )
+    ]
+    searches = [
+        ("director of Silver Harbor", passages), (REPHRASED, passages[1:]),
+        ("what is this", passages[:1]), ("director of Silver Harbor", [written("of no kind")]),
+    ]
+    table = kind_table(pairs_to_table(make_pairs([trajectory(CHAIN, "Port Amber", *searches)])))
+    counts = {(row.label_judge, row.kind): row.n for row in table.itertuples() if row.n}
+    found = {(label, kind): 1 for label in LABELS for kind in MISLEADING if kind not in ("superseded", "non_answer")}
+    assert counts == found | {("useful", FACT): 1, ("useful", UNRELATED): 1, ("misleading", UNRELATED): 2}
+    assert table.groupby("label_judge")["share"].sum().tolist() == pytest.approx([1.0, 1.0])
+    own = kind_table(pairs_to_table(make_pairs([trajectory(PLAIN, "a falk", ("who", [written("Nobody.")]))])))
+    assert own["n"].sum() == 0 and own["share"].isna().all()
 
 
 # -- recall ---------------------------------------------------------------------------------------

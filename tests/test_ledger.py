@@ -15,7 +15,7 @@ def test_events_are_on_disk_at_once_and_gathered(tmp_path: Path) -> None:
     one.event("queries", engine="bm25", fresh=3, cached=1, paid=0)
     assert read_events(one.path)[0]["fresh"] == 3
     two = Ledger(tmp_path / "03_rl" / "zerosearch" / "seed1" / "ledger.jsonl", "03", "zerosearch", 1)
-    two.event("tokens", role="policy", model="micro/policy", prompt=10, generated=5)
+    two.event("tokens", role="policy", model="micro/llama-base", prompt=10, generated=5)
     two.event("busy", role="policy_training", device="cpu", seconds=1.5, units=2)
     table = gather(tmp_path)
     assert table["kind"].tolist() == ["queries", "tokens", "busy"]

@@ -101,8 +101,8 @@ def test_a_toy_run_writes_what_the_next_stages_read(tmp_path: Path, monkeypatch:
 
 def test_the_policy_learns_what_is_rewarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dense_reward(monkeypatch)
-    settings = replace(SETTINGS, steps=12, kl_weight=0.0, group_size=8, save_every=100)
-    _, history, _ = train(tmp_path, settings, curriculum=Curriculum(0.0, 0.0, 12))
+    settings = replace(SETTINGS, steps=30, kl_weight=0.0, group_size=8, save_every=100)
+    _, history, _ = train(tmp_path, settings, curriculum=Curriculum(0.0, 0.0, 30))
     assert history["reward_mean"].tail(3).mean() > history["reward_mean"].head(3).mean() + 0.1
     assert history["kl"].isna().all()
 

@@ -92,6 +92,8 @@ def test_options_reach_the_stages() -> None:
         ("00.rebuild_models", "true", True),
         ("02.label_kind", "trajectory", "trajectory"),
         ("01.seed", "5", 5),
+        ("04.conditions", "random, empty", "random, empty"),
+        ("04.conditions", "", ""),
     ],
 )
 def test_overrides_are_read_by_type(key: str, text: str, value: object) -> None:
@@ -115,6 +117,9 @@ def test_overrides_are_read_by_type(key: str, text: str, value: object) -> None:
         ("03.group_size", "1", "greater than or equal to 2"),
         ("03.arm", "x", "use --arms"),
         ("04.methods", "direct,rags", "should match pattern"),
+        ("04.conditions", "corrupt-0.6", "should match pattern"),
+        ("04.conditions", "corrupt-0x5", "should match pattern"),
+        ("04.conditions", "random,,empty", "should match pattern"),
         ("03.seed", "1", "use --seeds"),
         ("00.corpus_file", "x", "use --corpus"),
     ],

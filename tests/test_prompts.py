@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from conftest_models import FAMILIES, tokenizer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerosearch.errors import ConfigError
 from zerosearch.microworld.tokenizer import build_tokenizer
-from zerosearch.prompts import Prompts, defuse, one_line, parse_action
+from zerosearch.prompts import Prompts, defuse, one_line, parse_action, prompt_ids
 from zerosearch.schema import Passage
 
 TOKENIZER = build_tokenizer()
@@ -88,3 +89,51 @@ def test_no_prompt_contains_an_answer_tag_pair_with_content() -> None:
 def test_unknown_template() -> None:
     with pytest.raises(ConfigError, match="micro"):
         Prompts.load("nano", TOKENIZER)
+
+
+# -- a prompt as its model expects it ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "chat"), FAMILIES)
+def test_a_prompt_has_one_beginning_and_at_most_one_template(family: str, chat: bool) -> None:
+    tokenizer, text = tokenizer_of(family, chat), MICRO.policy_prompt("who directed Silver Harbor")
+    ids = prompt_ids(tokenizer, text)
+    assert ids.count(tokenizer.bos_token_id) == (family == "llama")
+    written = tokenizer.decode(ids, skip_special_tokens=False)
+    assert written.count(text) == 1 and written.count("assistant") == chat
+    if chat:
+        said = [{"role": "user", "content": text}]
+        whole = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=True)
+        assert ids == whole["input_ids"]
+    else:
+        assert ids == tokenizer(text).input_ids
+
+
+def test_what_a_chat_prompt_looks_like() -> None:
+    assert tokenizer_of("qwen2", True).decode(prompt_ids(tokenizer_of("qwen2", True), "Question: who\n")) == (
+        "<|im_start|>user\nQuestion: who\n<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert tokenizer_of("llama", True).decode(prompt_ids(tokenizer_of("llama", True), "Question: who\n")) == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nQuestion: who\n<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_a_chat_tokenizer_also_encodes_bare_prompts_when_asked() -> None:
+    for family in ("qwen2", "llama"):
+        chat, base = tokenizer_of(family, True), tokenizer_of(family)
+        assert prompt_ids(chat, "Question: x\n", chat=False) == prompt_ids(base, "Question: x\n")
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|eot_id|>", "<|begin_of_text|>", "<s>", "</s>", "<|pad|>"])
+def test_special_tokens_in_untrusted_text_become_words(token: str) -> None:
+    assert token not in defuse(f"a passage {token} that ends the turn") and "a passage (" in defuse(f"a passage {token}")
+    for name in ("qwen2", "llama"):
+        tokenizer = build_tokenizer(name)
+        block = Prompts.load("micro", tokenizer).observation([Passage("1", "", f"x {token} y")], 100)
+        ids = tokenizer(block, add_special_tokens=False).input_ids
+        assert not set(ids) & set(tokenizer.all_special_ids)
+
+
+def test_defusing_leaves_other_angles_alone() -> None:
+    assert defuse("1 < 2 | 3 > 2, <b>bold</b>, a <| b") == "1 < 2 | 3 > 2, <b>bold</b>, a <| b"

@@ -1,36 +1,43 @@
-"""Publishing a run: the README's tables are made from the committed CSV files."""
+"""Publishing a run: what is kept of it, and how the README's marked blocks are rewritten."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import small_run
 
-from zerosearch import reference
+from zerosearch import artifacts, reference
 from zerosearch.errors import MissingInput
 
 
-def scores(folder: Path) -> None:
-    rows = [
-        ("search", "nq", 0, "em", 0.125, 8, 0.0, 0.5), ("search", "average", 0, "em", 0.25, 8, 0.1, 0.4),
-        ("search", "average", 0, "f1", 0.5, 8, 0.4, 0.6), ("direct", "nq", 0, "em", 0.0, 8, 0.0, 0.0),
-    ]
-    pd.DataFrame(rows, columns=reference.SCORE_COLUMNS).to_csv(folder / "scores.csv", index=False)
+def write_run(root: Path, seeds: tuple[int, ...]) -> None:
+    """Write a finished run: tables, a curve per arm and seed, executed notebooks."""
+    small_run.write("toy")
+    for arm, seed in [("search-r1", 0), *(("zerosearch", seed) for seed in seeds)]:
+        stage = artifacts.open_stage("toy", "03", small_run.PARAMETERS, arm, seed)
+        stage.write_jsonl([{"step": 1, "reward_mean": 0.5}], "metrics.jsonl")
+        (stage.figures / "reward.png").write_bytes(b"png")
+        stage.finish()
+    (root / "toy" / "notebooks").mkdir()
+    (root / "toy" / "notebooks" / "own.csv").write_text("a\n")
+    artifacts.open_stage("toy", "05", {"profile": "laptop"}).finish()
 
 
-def test_score_block_by_hand(tmp_path: Path) -> None:
-    scores(tmp_path)
-    lines = reference.score_block(tmp_path).splitlines()
-    assert lines[2].startswith("| Direct answer | 0.000 | –")
-    assert lines[3].startswith("| Untrained policy with search | 0.125 |")
-    assert "**0.250** [0.100, 0.400] | 0.500 | – |" in lines[3]
-
-
-def test_time_block_by_hand(tmp_path: Path) -> None:
-    rows = [("03_rl", "zerosearch", 0, 61.4, 900), ("whole run", "", "", 130.0, 900)]
-    pd.DataFrame(rows, columns=["stage", "arm", "seed", "wall_seconds", "peak_rss_mib"]).to_csv(tmp_path / "stages.csv", index=False)
-    assert reference.time_block(tmp_path).splitlines()[2:] == ["| 03_rl zerosearch | 61 | 900 |", "| whole run | 130 | 900 |"]
+def test_a_run_is_published_with_the_curves_of_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(reference, "REFERENCE", tmp_path / "reference")
+    write_run(tmp_path, (2, 10))
+    shutil.rmtree(tmp_path / "toy" / "03_rl" / "zerosearch" / "seed0")
+    folder = reference.publish("toy")
+    names = {path.name for path in folder.iterdir()}
+    assert {"scores.csv", "04_evaluate-averages.csv", "04_evaluate-comparisons.csv", "stages.csv", "made_by.json"} <= names
+    assert {name for name in names if "zerosearch" in name} == {"03_rl-zerosearch-seed2-reward.png"}
+    assert "03_rl-search-r1-seed0-reward.png" in names and not any("own" in name for name in names)
+    metrics = pd.read_csv(folder / "03_rl-metrics.csv")
+    assert sorted(metrics.loc[metrics["arm"] == "zerosearch", "seed"]) == [2, 10], "numbers of all seeds are kept"
 
 
 def test_blocks_are_replaced_between_their_markers_and_nowhere_else() -> None:

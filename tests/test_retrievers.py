@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest_models import TOKENIZER, EchoRetriever, ScriptedEngine, tiny_model
+from conftest_models import FAMILIES, TOKENIZER, EchoRetriever, ScriptedEngine, tiny_model, tokenizer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerosearch import seeds
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import BadInput, ConfigError, MissingInput, RetrieverError
-from zerosearch.prompts import Prompts
+from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.retrievers import open_engine
 from zerosearch.retrievers.base import FailureLimit, check_rows, count_queries, failure
 from zerosearch.retrievers.bm25 import BM25Retriever
@@ -245,6 +245,23 @@ def test_tokens_are_counted_and_the_budget_holds() -> None:
     assert found.n_generated_tokens == 3
     assert found.n_prompt_tokens == len(TOKENIZER(prompt, add_special_tokens=False).input_ids)
     assert found.source == "simulator" and not found.cached and found.wall_seconds >= 0
+
+
+@pytest.mark.parametrize(("family", "chat"), FAMILIES)
+def test_the_simulator_is_asked_as_its_tokenizer_wants_and_its_ends_are_no_text(family: str, chat: bool) -> None:
+    """Published chat models end with their end of turn or with their end of text."""
+    tokenizer, asked = tokenizer_of(family, chat), []
+    for end in (tokenizer.eos_token, tokenizer_of(family).eos_token):
+
+        def script(prompt: str, end: str = end) -> str:
+            asked.append(prompt)
+            return f"\n one\n two{end}"
+
+        prompts = Prompts.load("micro", tokenizer)
+        found = SimulatorRetriever(ScriptedEngine(script, tokenizer), prompts, k=2).search([ask(1)])[0]
+        ids = prompt_ids(tokenizer, prompts.simulator_prompt("query 1", "question number 1", "golden 1", True, 2))
+        assert texts_of(found) == ["one", "two"] and found.n_prompt_tokens == len(ids)
+        assert asked.pop() == tokenizer.decode(ids)
 
 
 def test_an_engine_that_is_gone_fails_its_rows_and_nothing_else() -> None:

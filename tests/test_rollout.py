@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from conftest_models import TOKENIZER, EchoRetriever, ScriptedEngine, tiny_model
+from conftest_models import FAMILIES, TOKENIZER, EchoRetriever, ScriptedEngine, tiny_model, tokenizer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerosearch.engines.transformers_engine import TransformersEngine
-from zerosearch.prompts import Prompts
+from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout, table_to_trajectories, trajectories_to_table
 from zerosearch.schema import Question
 
@@ -48,6 +48,34 @@ def test_loss_mask_covers_policy_tokens_and_nothing_else() -> None:
     assert TOKENIZER.decode(own) == "".join(t.text for t in trajectory.turns)
     assert TOKENIZER.decode(others) == "".join(t.observation for t in trajectory.turns)
     assert all((p == -0.5) == m for p, m in zip(trajectory.logprobs, trajectory.loss_mask, strict=True))
+
+
+@pytest.mark.parametrize(("family", "chat"), FAMILIES)
+def test_only_the_prompt_gets_begin_of_text_and_template(family: str, chat: bool) -> None:
+    tokenizer = tokenizer_of(family, chat)
+    prompts, engine = Prompts.load("micro", tokenizer), ScriptedEngine(two_searches, tokenizer)
+    forced = "<think> I search"
+    requests = [RolloutRequest(question(), forced_prefix=forced), RolloutRequest(question(), prompt="Hm?\n")]
+    asked = [(prompts.policy_prompt(question().question), forced), ("Hm?\n", "")]
+    trajectories = rollout(requests, engine, EchoRetriever(), prompts, SETTINGS)
+    for made, (text, prefix) in zip(trajectories, asked, strict=True):
+        assert list(made.prompt_ids) == prompt_ids(tokenizer, text)
+        assert tokenizer.bos_token_id not in made.token_ids and (made.stop_reason, made.n_searches) == ("answer", 2)
+        others = [i for i, own in zip(made.token_ids, made.loss_mask, strict=True) if not own]
+        assert tokenizer.decode(others) == prefix + "".join(t.observation for t in made.turns)
+
+
+@pytest.mark.parametrize(("family", "chat"), FAMILIES)
+def test_an_end_that_the_policy_wrote_is_its_own_even_if_it_is_the_pad_token(family: str, chat: bool) -> None:
+    tokenizer = tokenizer_of(family, chat)
+
+    def script(prompt: str) -> str:
+        return "I stop here" + tokenizer.eos_token if "</information>" in prompt else "<search> q</search>"
+
+    prompts, engine = Prompts.load("micro", tokenizer), ScriptedEngine(script, tokenizer)
+    made = rollout([RolloutRequest(question())], engine, EchoRetriever(), prompts, SETTINGS)[0]
+    assert made.stop_reason == "no_action" and made.n_searches == 1
+    assert made.token_ids[-1] == tokenizer.eos_token_id and made.loss_mask[-1]
 
 
 def test_the_last_turn_does_not_pay_for_a_search() -> None:
@@ -140,14 +168,16 @@ def test_table_round_trip_loses_nothing(tmp_path) -> None:  # noqa: ANN001
     assert back == made
 
 
-def test_token_exactness_with_a_real_engine() -> None:
+@pytest.mark.parametrize(("family", "chat"), FAMILIES)
+def test_token_exactness_with_a_real_engine(family: str, chat: bool) -> None:
     """What was sampled is what is recorded: replaying the ids gives the recorded log-probs."""
     import torch
 
-    model = tiny_model()
-    engine = TransformersEngine(model, TOKENIZER)
+    tokenizer = tokenizer_of(family, chat)
+    model = tiny_model(family, tokenizer=tokenizer)
+    engine, prompts = TransformersEngine(model, tokenizer), Prompts.load("micro", tokenizer)
     requests = [RolloutRequest(question(i, "when was Ivo Falk born"), forced_prefix="<search> x</search>") for i in range(6)]
-    for trajectory in rollout(requests, engine, EchoRetriever(), PROMPTS, SETTINGS):
+    for trajectory in rollout(requests, engine, EchoRetriever(), prompts, SETTINGS):
         ids = torch.tensor([trajectory.prompt_ids + trajectory.token_ids])
         with torch.no_grad():
             logps = torch.log_softmax(model(input_ids=ids).logits[0].double(), -1)

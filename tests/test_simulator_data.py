@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest_models import FAMILIES, tokenizer_of
 from hypothesis import given
 from hypothesis import strategies as st
 from test_renaming import EXAMPLES, FILMS, PEOPLE, example, passage
@@ -14,7 +15,7 @@ from test_renaming import EXAMPLES, FILMS, PEOPLE, example, passage
 from zerosearch.errors import ConfigError
 from zerosearch.labels import Pair
 from zerosearch.microworld.tokenizer import build_tokenizer
-from zerosearch.prompts import Prompts
+from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.schema import Passage, Question
 from zerosearch.training.renaming import SimulatorExample
 from zerosearch.training.simulator_data import (
@@ -130,6 +131,23 @@ def test_the_golden_answer_weighs_more_token_by_token() -> None:
     text = TOKENIZER.decode(lesson.input_ids[: lesson.n_prompt])
     assert text.endswith("Passages:") and "useful" in text and PEOPLE[0] in text
     assert TOKENIZER.decode(learned[:-1]) == PROMPTS.simulator_target(example().passages)
+
+
+@pytest.mark.parametrize(("family", "chat"), FAMILIES)
+def test_a_lesson_is_a_prompt_passages_and_one_end_in_every_family(family: str, chat: bool) -> None:
+    tokenizer = tokenizer_of(family, chat)
+    prompts, one = Prompts.load("micro", tokenizer), example()
+    lesson = encode(one, prompts, 4.0, 256)
+    prompt, learned = lesson.input_ids[: lesson.n_prompt], lesson.input_ids[lesson.n_prompt :]
+    asked = prompts.simulator_prompt(one.query, one.question, one.golden_answer, True, len(one.passages))
+    assert list(prompt) == prompt_ids(tokenizer, asked)
+    assert tokenizer.decode(learned) == prompts.simulator_target(one.passages) + tokenizer.eos_token
+    assert tokenizer.bos_token_id not in learned and learned.count(tokenizer.eos_token_id) == 1
+    rows = [{"input_ids": lesson.input_ids[:n], "n_prompt": lesson.n_prompt, "weights": lesson.weights}
+            for n in (len(lesson.input_ids), len(lesson.input_ids) - 2)]
+    rows[1]["weights"] = lesson.weights[:-2]
+    targets = collate(rows, tokenizer)["targets"].tolist()
+    assert targets == [*learned, *learned[:-2]]  # the end is learned once, padding never, also where they are one token
 
 
 def test_misleading_examples_have_no_heavy_tokens_and_say_so() -> None:

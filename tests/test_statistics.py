@@ -13,8 +13,8 @@ from scipy.stats import norm
 
 from zerosearch.evaluation import statistics
 from zerosearch.evaluation.statistics import (
-    COMPARISON_COLUMNS, SCORE_COLUMNS, UnpairedQuestions, arms_against_the_rest, comparison_table,
-    score_table, seed_spread,
+    AVERAGE_COLUMNS, COMPARISON_COLUMNS, SCORE_COLUMNS, UnpairedQuestions, arms_against_the_rest, average_table,
+    comparison_table, score_table, seed_spread,
 )
 
 
@@ -154,6 +154,97 @@ def test_seeds_are_averaged_per_question_before_comparing() -> None:
     row = one(comparison_table(predictions(values), n_resamples=100), dataset="nq", metric="em")
     assert row["difference"] == pytest.approx(3 / 8)
     assert (row["seeds_a"], row["seeds_b"], row["n"]) == (2, 1, 4)
+
+
+def spread_out(levels: tuple[float, ...], sets: int = 1, n: int = 50) -> dict[tuple[str, int], dict[str, list[float]]]:
+    """Return one method "a" whose training seeds answer every question with the same score each."""
+    return {("a", seed): {f"s{i}": [level] * n for i in range(sets)} for seed, level in enumerate(levels)}
+
+
+def test_one_seed_is_the_bootstrap_over_questions() -> None:
+    table = predictions({("a", 0): {"nq": coin(400, 0.3), "musique": coin(100, 0.1)}})
+    scores, averages = score_table(table, 4_000), average_table(table, 4_000)
+    assert list(averages.columns) == AVERAGE_COLUMNS and set(averages["seeds"]) == {1}
+    for name in ("nq", "musique", "average"):
+        one_run, all_runs = (one(t, dataset=name, metric="em") for t in (scores, averages))
+        assert (all_runs["value"], all_runs["n"]) == (pytest.approx(one_run["value"]), one_run["n"])
+        assert all_runs[["low", "high"]].tolist() == pytest.approx(one_run[["low", "high"]].tolist(), abs=0.008)
+
+
+def test_average_over_seeds_and_sets_by_hand() -> None:
+    values = {
+        ("a", 0): {"nq": coin(10, 0.2), "popqa": coin(5, 0.6)}, ("a", 3): {"nq": coin(10, 0.4), "popqa": coin(5, 1)},
+    }
+    table = average_table(predictions(values), 50)
+    assert one(table, dataset="nq", metric="em")["value"] == pytest.approx(0.3)
+    row = one(table, dataset="average", metric="f1")
+    assert (row["value"], row["seeds"], row["n"]) == (pytest.approx((0.3 + 0.8) / 2), 2, 15)
+
+
+def test_the_interval_holds_the_spread_over_seeds() -> None:
+    """All questions alike: whatever width there is comes from the seeds; three draws of three by hand."""
+    row = one(average_table(predictions(spread_out((0.2, 0.5, 0.8))), 4_000), dataset="s0", metric="em")
+    assert row["value"] == pytest.approx(0.5)
+    assert row[["low", "high"]].tolist() == pytest.approx([0.2, 0.8])  # three times the same: 1 draw in 27, above 2.5 %
+    same = one(average_table(predictions(spread_out((0.5, 0.5, 0.5))), 100), dataset="s0", metric="em")
+    assert same["low"] == pytest.approx(0.5) and same["high"] == pytest.approx(0.5)
+
+
+def test_a_seed_is_drawn_once_for_all_sets() -> None:
+    """A lucky training is lucky everywhere: with draws of its own in each set, the average would hide it."""
+    row = one(average_table(predictions(spread_out((0.0, 1.0), sets=6)), 2_000), dataset="average", metric="em")
+    assert row[["low", "high"]].tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_variance_of_seeds_and_questions_adds_up() -> None:
+    """Crossed draws: the variance of the levels over S and that of the questions over n, both added."""
+    rng = np.random.default_rng(5)
+    n, levels = 300, np.array([-0.06, -0.02, 0.0, 0.02, 0.06])
+    questions = rng.normal(0.5, 0.2, n)
+    values = {("a", s): {"nq": (questions + level).tolist()} for s, level in enumerate(levels)}
+    row = one(average_table(predictions(values), 10_000), dataset="nq", metric="em")
+    expected = norm.ppf(0.975) * np.sqrt(levels.var() / 5 + questions.var() / n)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(expected, rel=0.06)
+
+
+def test_a_winner_of_one_lucky_training_is_withheld() -> None:
+    """Over questions alone a is far ahead; one of its three trainings did nothing, so it is undecided."""
+    values = {("a", seed): {"nq": coin(200, share)} for seed, share in enumerate((0.9, 0.9, 0.1))}
+    table = predictions(values | {("b", 0): {"nq": coin(200, 0.4)}})
+    row = one(comparison_table(table, [("a", "b")], 2_000), dataset="nq", metric="em")
+    assert row["difference"] == pytest.approx(1.9 / 3 - 0.4) and row["low"] < 0 < row["high"] and row["winner"] == ""
+    steady = table[~((table["method"] == "a") & (table["seed"] == 2))]
+    assert one(comparison_table(steady, [("a", "b")], 2_000), dataset="nq", metric="em")["winner"] == "a"
+
+
+def test_seeds_of_two_methods_are_drawn_independently() -> None:
+    """Equal trainings on both sides: with one draw of seeds for both the difference would have no width."""
+    values = {(m, s): {"nq": [level] * 20} for m in "ab" for s, level in enumerate((0.2, 0.8))}
+    row = one(comparison_table(predictions(values), n_resamples=2_000), dataset="nq", metric="em")
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx([0.0, -0.6, 0.6])
+
+
+def test_averages_do_not_depend_on_the_order_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    values = {(m, k): {s: rng.integers(0, 2, 30).tolist() for s in ("nq", "popqa")} for m in ("a", "b") for k in (0, 1)}
+    table, keys = predictions(values), ["method", "dataset", "metric"]
+    shuffled = table.sample(frac=1.0, random_state=3)
+    first, other = (average_table(t, 300).sort_values(keys, ignore_index=True) for t in (table, shuffled))
+    pd.testing.assert_frame_equal(first, other)
+    assert not average_table(table, 300, seed=1).sort_values(keys, ignore_index=True).equals(first)
+    assert list(average_table(table, 300)["method"].drop_duplicates()) == ["a", "b"]
+
+
+def test_one_question_has_no_average_interval() -> None:
+    table = predictions({("a", 0): {"nq": [1.0]}, ("a", 1): {"nq": [0.0]}})
+    assert average_table(table, 100)[["low", "high"]].isna().all().all()
+    assert average_table(predictions(spread_out((0.2, 0.4))), 0)[["low", "high"]].isna().all().all()
+
+
+def test_other_columns_can_be_scored() -> None:
+    table = predictions({("a", 0): {"nq": [0, 1, 1, 1]}}).assign(past=0.25)
+    for made in (average_table(table, 20, metrics=("past",)), score_table(table, 20, metrics=("past",))):
+        assert set(made["metric"]) == {"past"} and made["value"].tolist() == [0.25, 0.25]
 
 
 def test_arms_against_the_rest() -> None:

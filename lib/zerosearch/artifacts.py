@@ -190,6 +190,11 @@ class Stage:
         self._write_attempt("running")
         return path
 
+    def find(self, stage: str, name: str) -> Path | None:
+        """Like ``require``, but None where that stage wrote no such file: some are made for some runs only."""
+        there = (stage_dir(self.run, stage) / name).exists()
+        return self.require(stage, name) if there else None
+
     def write_table(self, table: pd.DataFrame, name: str) -> Path:
         """Write a table as ``.parquet`` or ``.csv`` (by the name), whole or not at all."""
         return files.write_table(self.path(name), table)

@@ -127,7 +127,8 @@ def _cell(value: Any, digits: int, form: str | None) -> str:
 def scores_wide(scores: pd.DataFrame, metric: str = "em", digits: int = 2) -> pd.DataFrame:
     """Return scores as text, one row a method (and seed, if several), one column a data set.
 
-    scores: method, dataset, seed, metric, value, low, high.  Cells read "0.71 [0.64, 0.77]".
+    scores: method, dataset, metric, value, low, high, and seed unless they are over all seeds.  Cells
+    read "0.71 [0.64, 0.77]".
     """
     chosen = scores[scores["metric"] == metric]
     if chosen.empty:
@@ -135,7 +136,7 @@ def scores_wide(scores: pd.DataFrame, metric: str = "em", digits: int = 2) -> pd
         raise WorkbookError(f"scores: expected rows of metric {metric!r}, found {found}; "
                             "run stage 04 (notebooks/04_evaluate.ipynb) first")
     text = [_with_interval(row, digits) for row in chosen.itertuples()]
-    keys = ["method", "seed"] if chosen["seed"].nunique() > 1 else ["method"]
+    keys = ["method", "seed"] if "seed" in chosen and chosen["seed"].nunique() > 1 else ["method"]
     long = chosen.assign(text=text)
     wide = long.pivot_table(index=keys, columns="dataset", values="text", aggfunc="first", sort=False)
     ordered = [name for name in wide.columns if name != "average"]

@@ -7,9 +7,10 @@ Two labels for every search that was carried out:
     judge        useful when the passages answer the query: the later versions' judge per passage.
 
 The judge is exact where questions carry their gold hops (the micro-world): a passage is useful when it
-states the fact that the query asks for.  Elsewhere (any other corpus) it is a stand-in for a judge: a
-passage is useful when a golden answer stands in it after normalisation, so passages of earlier hops
-count as misleading there.  No model is asked.
+states the fact that the query asks for.  Passages that the world itself made to mislead (their ``kind``
+says so) are never useful, whatever words stand in them.  Elsewhere (any other corpus) it is a stand-in
+for a judge: a passage is useful when a golden answer stands in it after normalisation, so passages of
+earlier hops count as misleading there.  No model is asked.
 
 Called by notebook 01 (pairs, statistics) and notebook 00 (recall); stage 02 learns from the pairs.
 """
@@ -23,10 +24,11 @@ from typing import Any, Iterable, Literal, Mapping, NamedTuple, Sequence
 import pandas as pd
 
 from zerosearch.errors import BadInput
-from zerosearch.microworld.language import BY_NOUN
+from zerosearch.microworld.language import BY_NOUN, FACT, MISLEADING, parse_query
+from zerosearch.microworld.world import UNRELATED, kind_for
 from zerosearch.retrievers.base import MAX_PASSAGES, Retriever
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, Trajectory
-from zerosearch.scoring import contains_answer, em
+from zerosearch.scoring import contains_answer, em, normalize
 
 Label = Literal["useful", "misleading"]
 LABELS: tuple[Label, ...] = ("useful", "misleading")
@@ -94,8 +96,8 @@ def judge_passages(query: str, question: Question, passages: Sequence[Passage]) 
     """Return the judge's label of each passage for this query; see the module for the rule."""
     hops = gold_hops(question)
     if hops:
-        return tuple(_label(_answers_query(p, query, hops)) for p in passages)
-    return tuple(_label(contains_answer(p.text, question.golden_answers)) for p in passages)
+        return tuple(_label(not _misleads(p) and _answers_query(p, query, hops)) for p in passages)
+    return tuple(_label(not _misleads(p) and contains_answer(p.text, question.golden_answers)) for p in passages)
 
 
 def gold_hops(question: Question) -> tuple[Hop, ...]:
@@ -111,7 +113,14 @@ def gold_hops(question: Question) -> tuple[Hop, ...]:
 
 
 def asks_for(query: str, subject: str, relation: str) -> bool:
-    """Say whether a query asks for ``relation`` of ``subject``: both stand in it as whole words."""
+    """Say whether a query asks for ``relation`` of ``subject``.
+
+    A query in one of the world's two wordings is read exactly; in any other both must stand in it as
+    whole words.
+    """
+    asked = parse_query(query)
+    if asked is not None:
+        return asked[0].noun == relation and normalize(asked[1]) == normalize(subject)
     return contains_answer(query, [subject]) and contains_answer(query, [relation])
 
 
@@ -127,13 +136,18 @@ def states(passage: Passage, hop: Hop) -> bool:
 
 def _answers_query(passage: Passage, query: str, hops: Sequence[Hop]) -> bool:
     """Apply the exact rule: the passage states a gold fact that is asked for, or, when the query has
-    left the gold path, the fact that it does ask for (engines of the world only state what is true)."""
+    left the gold path, the fact that it does ask for (what is of kind ``fact`` is true)."""
     if any(asks_for(query, h.subject, h.relation) and states(passage, h) for h in hops):
         return True
     own = _own_fact(passage)
     if own is None or any(own[:2] == (h.subject, h.relation) for h in hops):
         return False  # nothing to check it against, or another object than the gold fact has
     return asks_for(query, *own[:2])
+
+
+def _misleads(passage: Passage) -> bool:
+    """Say whether the world made this passage to mislead; other corpora's kinds mean other things."""
+    return passage.metadata.get("kind") in MISLEADING
 
 
 def _own_fact(passage: Passage) -> tuple[str, str, str] | None:
@@ -242,6 +256,26 @@ def agreement(pairs: pd.DataFrame) -> tuple[float, float]:
     )
     share = float((pairs["label_trajectory"] == pairs["label_judge"]).mean())
     return share, (share - by_chance) / (1.0 - by_chance) if by_chance < 1.0 else float("nan")
+
+
+def kind_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return what the engine's passages were to the queries that they were returned for.
+
+    pairs: table of ``pairs_to_table``.  Columns: label_judge (of the search), kind (``fact``, one of
+    language.MISLEADING, or ``unrelated``), n (passages), share (of the passages under this label; NaN
+    without any).  Passages without a kind of the world (a reader's own, a simulator's) do not count.
+    """
+    counts = {(label, kind): 0 for label in LABELS for kind in (FACT, *MISLEADING, UNRELATED)}
+    for query, label, records in zip(pairs["query"], pairs["label_judge"], pairs["passage_records"], strict=True):
+        asked = parse_query(query)
+        for about in (record["metadata"] for record in json.loads(records)):
+            if about.get("kind") in (FACT, *MISLEADING):
+                counts[label, kind_for(about, *asked) if asked else UNRELATED] += 1
+    totals = {label: sum(n for (of, _), n in counts.items() if of == label) for label in LABELS}
+    rows = [
+        (label, kind, n, n / totals[label] if totals[label] else float("nan")) for (label, kind), n in counts.items()
+    ]
+    return pd.DataFrame(rows, columns=["label_judge", "kind", "n", "share"])
 
 
 def retrieval_recall(

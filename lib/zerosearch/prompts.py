@@ -23,9 +23,13 @@ if TYPE_CHECKING:  # only for type checkers: tokenizers are passed in
 
 STOP_STRINGS = ("</search>", "</answer>")
 TAG = re.compile(r"<(/?(?:think|search|information|answer))>", re.IGNORECASE)
+_SPECIAL = re.compile(r"<\|([^<>|]{1,40})\|>|<(/?s)>")  # special tokens of the model families that we know
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 _DOC_PREFIX = re.compile(r"^\s*(?:\[?doc(?:ument)?\s*\d+\]?\s*[:.)]|\d+[.)]|[-*])\s*", re.IGNORECASE)
-_NUMBERS = "zero one two three four five six seven eight nine ten".split()
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+).split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ MICRO = Template(
     ),
     passage="\n {text}",
     information="<information>{passages}\n</information>",
-    forced_prefix="<think> I need",
+    forced_prefix="<think> I search",
     numbered=False,
 )
 PAPER = Template(
@@ -86,13 +90,30 @@ TEMPLATES = {"micro": MICRO, "paper": PAPER}
 
 
 def defuse(text: str) -> str:
-    """Return the text with tag strings made harmless (``<search>`` becomes ``(search)``)."""
-    return TAG.sub(r"(\1)", text)
+    """Return the text with tags and special tokens made harmless (``<search>`` becomes ``(search)``).
+
+    A tokenizer turns the string ``<|im_end|>`` into the token that ends a turn, whoever wrote it.
+    """
+    return TAG.sub(r"(\1)", _SPECIAL.sub(lambda found: f"({found[1] or found[2]})", text))
 
 
 def one_line(text: str) -> str:
     """Return the text with tags defused and every run of white space made one blank."""
     return " ".join(defuse(text).split())
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool | None = None) -> list[int]:
+    """Return the token ids of a prompt as its model expects them.
+
+    chat: True puts the text into the tokenizer's chat template as what the user says, False does not;
+    None follows the tokenizer, which has a template or none.  Without one the text is encoded with the
+    special tokens that the tokenizer adds by itself: Llama's begin-of-text, none for Qwen2.
+    """
+    if tokenizer.chat_template if chat is None else chat:
+        said = [{"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        return tokenizer(text, add_special_tokens=False).input_ids  # the template writes begin-of-text itself
+    return tokenizer(text).input_ids
 
 
 def parse_action(policy_text: str) -> tuple[Action, str]:

@@ -1,4 +1,4 @@
-"""The committed reference results: small tables and figures of one finished run, and the README's table.
+"""The committed reference results: small tables and figures of one finished run, and the README's tables.
 
 ``python -m zerosearch.reference RUN`` copies them to ``outputs/reference/<profile>`` and rewrites the
 marked blocks of the README from them; a test fails when the README says anything else.
@@ -14,26 +14,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from zerosearch import artifacts, files
+from zerosearch import artifacts, files, readme_tables
 from zerosearch.errors import MissingInput, WorkbookError
+from zerosearch.microworld import models
 
 README = artifacts.REPO / "README.md"
 REFERENCE = artifacts.REPO / "outputs" / "reference"
 SCORE_COLUMNS = ["method", "dataset", "seed", "metric", "value", "n", "low", "high"]
-LABELS = {
-    "direct": "Direct answer", "cot": "Chain of thought", "rag": "RAG (one search for the question)",
-    "search": "Untrained policy with search", "forced": "Untrained policy, forced to search",
-    "search-r1": "Search-R1 arm (trained on the real engine)", "zerosearch": "ZeroSearch arm (trained on the simulator)",
-}
-SETS = {
-    "nq": "NQ", "triviaqa": "TriviaQA", "popqa": "PopQA", "hotpotqa": "HotpotQA", "2wikimultihopqa": "2Wiki",
-    "musique": "MuSiQue", "bamboogle": "Bamboogle", "average": "average",
-}
 
 
 def publish(run: str) -> Path:
     """Copy the small results of a finished run to outputs/reference/<profile>; return that folder.
 
+    Of several training seeds only the lowest leaves its curves as pictures; all are in the tables.
     Raises MissingInput when stage 05 has not finished.
     """
     root = artifacts.run_dir(run)
@@ -46,15 +39,25 @@ def publish(run: str) -> Path:
         scores = files.read_table(artifacts.require(run, "04", "scores.parquet"))
         scores[SCORE_COLUMNS].round(6).to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
         for path in sorted(root.rglob("*")):
-            if path.suffix in kinds and "notebooks" not in path.parts and path.name != "scores.csv":
-                name = "-".join(part for part in path.relative_to(root).parts if part != "figures")
+            parts = path.relative_to(root).parts
+            if path.suffix in kinds and path.name != "scores.csv" and not _left_out(root, parts):
+                name = "-".join(part for part in parts if part != "figures")
                 shutil.copyfile(path, temporary / name)
         _metrics(root).to_csv(temporary / "03_rl-metrics.csv", index=False, lineterminator="\n")
         _stages(root).to_csv(temporary / "stages.csv", index=False, lineterminator="\n")
-        made_by = {key: manifest[key] for key in ("versions", "python", "started", "cores", "device") if key in manifest}
+        kept = ("versions", "python", "started", "cores", "device")
+        made_by = {key: manifest[key] for key in kept if key in manifest}
         (temporary / "made_by.json").write_text(json.dumps(made_by, indent=1) + "\n", encoding="utf-8")
 
     return files.save_folder(folder, write)
+
+
+def _left_out(root: Path, parts: tuple[str, ...]) -> bool:
+    """Say whether a file of a run is not kept: a notebook's own, or a curve of a further training seed."""
+    if parts[0] != artifacts.STAGES["03"]:
+        return "notebooks" in parts
+    lowest = min((root / parts[0] / parts[1]).glob("seed*"), key=lambda folder: int(folder.name.removeprefix("seed")))
+    return parts[2] != lowest.name
 
 
 def _metrics(root: Path) -> pd.DataFrame:
@@ -91,36 +94,6 @@ def _whole_run(root: Path) -> dict[str, object]:
     }
 
 
-def score_block(folder: Path) -> str:
-    """Return the README's table of EM per set and of the three averages, in Markdown."""
-    scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values=[""])
-    lines = ["| method | " + " | ".join(SETS.values()) + " | average F1 | average cover EM |", "|---|" + "---:|" * (len(SETS) + 2)]
-    for method in sorted(scores["method"].unique(), key=list(LABELS).index):
-        mine = scores[scores["method"] == method]
-        cells = [_cell(mine, name, "em", spread=name == "average") for name in SETS]
-        cells += [_cell(mine, "average", metric) for metric in ("f1", "cover_em")]
-        lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(scores: pd.DataFrame, dataset: str, metric: str, *, spread: bool = False) -> str:
-    rows = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric)]
-    if rows.empty:
-        return "–"
-    text = f"{rows['value'].mean():.3f}"
-    return f"**{text}** [{rows['low'].mean():.3f}, {rows['high'].mean():.3f}]" if spread else text
-
-
-def time_block(folder: Path) -> str:
-    """Return the README's table of wall time and memory per stage, in Markdown."""
-    stages = pd.read_csv(folder / "stages.csv", keep_default_na=False)
-    lines = ["| stage | seconds | peak memory, MiB |", "|---|---:|---:|"]
-    for row in stages.to_dict("records"):
-        name = " ".join(str(row[k]) for k in ("stage", "arm") if row[k])
-        lines.append(f"| {name} | {float(row['wall_seconds']):.0f} | {row['peak_rss_mib']} |")
-    return "\n".join(lines)
-
-
 def fill(readme: str, blocks: dict[str, str]) -> str:
     """Return the README with each ``<!-- name:begin -->`` ... ``<!-- name:end -->`` block replaced."""
     for name, block in blocks.items():
@@ -133,11 +106,15 @@ def fill(readme: str, blocks: dict[str, str]) -> str:
 
 
 def blocks() -> dict[str, str]:
-    """Return every block of the README that comes from the committed reference."""
-    laptop, smoke = REFERENCE / "laptop", REFERENCE / "smoke"
+    """Return every block of the README that comes from the committed reference or the shipped models."""
+    laptop, smoke, shipped = REFERENCE / "laptop", REFERENCE / "smoke", models.manifest()
     return {
-        "laptop-scores": score_block(laptop), "laptop-times": time_block(laptop),
-        "smoke-scores": score_block(smoke), "smoke-times": time_block(smoke),
+        "world-card": readme_tables.card(shipped), "world-sentinels": readme_tables.sentinels(shipped),
+        "world-models": readme_tables.zoo(shipped),
+        "laptop-scores": readme_tables.scores(laptop), "laptop-differences": readme_tables.differences(laptop),
+        "laptop-conditions": readme_tables.conditions(laptop), "laptop-freshness": readme_tables.freshness(laptop),
+        "laptop-times": readme_tables.times(laptop),
+        "smoke-scores": readme_tables.scores(smoke), "smoke-times": readme_tables.times(smoke),
     }
 
 

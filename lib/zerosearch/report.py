@@ -162,8 +162,8 @@ def _plain(value: Any) -> str:
 
 
 def _results(root: Path) -> list[Markup]:
-    """Return the tables that belong at the top: the scores with their intervals."""
-    path = root / artifacts.STAGES["04"] / "scores.parquet"
+    """Return the tables that belong at the top: the scores over all seeds with their intervals."""
+    path = root / artifacts.STAGES["04"] / "averages.csv"
     if not path.is_file():
         return []
     scores = artifacts.read_table(path)

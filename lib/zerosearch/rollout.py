@@ -1,9 +1,11 @@
 """The multi-turn loop: a policy thinks, searches, reads passages and answers.
 
 Token in, token out (rule 2): what the engine sampled is appended as it is, the observation is encoded
-once, and nothing is decoded and encoded again.  Every trajectory carries its own loss mask, built from
-lengths.  Only the policy's own tokens of a turn are parsed for an action (rule 3).  A search beyond the
-budget is not carried out (rule 6); a trajectory that runs out of room ends and says so (rule 5).
+once, and nothing is decoded and encoded again.  Only the prompt gets what a tokenizer puts around one
+(begin-of-text, chat template); what follows is appended bare.  Every trajectory carries its own loss
+mask, built from lengths.  Only the policy's own tokens of a turn are parsed for an action (rule 3).  A
+search beyond the budget is not carried out (rule 6); a trajectory that runs out of room ends and says
+so (rule 5).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import pandas as pd
 
 from zerosearch import seeds
 from zerosearch.engines.base import Engine, Generation, GenerationRequest
-from zerosearch.prompts import Prompts, parse_action
+from zerosearch.prompts import Prompts, parse_action, prompt_ids
 from zerosearch.retrievers.base import Retriever
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, StopReason, Trajectory, Turn
 
@@ -32,7 +34,7 @@ class RolloutSettings:
     sampled, so not trained); empty for none.
     """
 
-    max_searches: int = 4
+    max_searches: int = 5
     max_turn_tokens: int = 48
     max_observation_tokens: int = 160
     max_total_tokens: int = 1024
@@ -65,7 +67,7 @@ class _Conversation:
         self.request, self.settings, self.index = request, settings, index
         self.tokenizer = prompts.tokenizer
         text = prompts.policy_prompt(request.question.question) if request.prompt is None else request.prompt
-        self.prompt_ids = self._encode(text)
+        self.prompt_ids = prompt_ids(self.tokenizer, text)
         self.max_searches = settings.max_searches if request.max_searches is None else request.max_searches
         self.token_ids: list[int] = []
         self.loss_mask: list[bool] = []

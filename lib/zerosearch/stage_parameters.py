@@ -19,7 +19,10 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 METHODS = ("direct", "cot", "rag", "search", "forced")  # ways to use the untrained policy
+# Searches under which the policies are tried besides the clean ones of the headline.
+CONDITIONS = ("homonyms", "corrupt-0.25", "corrupt-0.5", "corrupt-0.75", "random", "empty", "later")
 _METHOD = f"({'|'.join(METHODS)})"
+_CONDITION = f"({'|'.join(CONDITIONS)})".replace(".", r"\.")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Stage00(Common):
     world_seed: Seed = 7  # which world
     n_eval_questions: Count = 40  # questions per family that are only evaluated
     n_train_questions: Count = 400  # questions per training family
-    rebuild_models: bool = False  # pretrain both bases again
+    rebuild_models: bool = False  # pretrain the base models again
     questions_dir: str = ""  # folder with <set>.jsonl files, empty for the micro-world
     corpus_file: str = ""  # passages file, empty for the micro-world
     train_fraction: Share = 0.2  # share of nq and hotpotqa that trains without a <set>_train.jsonl
@@ -54,11 +57,11 @@ class Stage01(Common):
     force_search_share: Share = 0.5  # share of trajectories whose first turn is made to search
     temperature: NotNegative = 1.0  # sampling temperature of the policy
     passages_per_query: Count = 5  # passages an engine returns
-    max_searches: Count = 4  # searches per trajectory
+    max_searches: Count = 5  # searches per trajectory
     max_turn_tokens: Count = 48  # tokens per policy message
     max_observation_tokens: Count = 160  # tokens of retrieved text per turn
     batch_size: Count = 256  # trajectories generated at a time
-    policy_model: Name = "micro/policy"  # base policy
+    policy_model: Name = "micro/llama-base"  # base policy
     retriever: Literal["bm25"] = "bm25"  # the real engine
 
 
@@ -66,7 +69,7 @@ class Stage01(Common):
 class Stage02(Common):
     """Fine-tuning the simulator."""
 
-    simulator_model: Name = "micro/simulator"  # base of the simulator
+    simulator_model: Name = "micro/simulator-medium"  # base of the simulator
     label_kind: Literal["judge", "trajectory"] = "judge"  # which label says useful or misleading
     steps: Count = 120  # optimiser updates
     batch_size: Count = 32  # pairs per update
@@ -82,7 +85,8 @@ class Stage03(Common):
     """Training the policy, one run per arm and seed."""
 
     arm: Name = "zerosearch"  # what answers the searches, see training/arms.py
-    policy_model: Name = "micro/policy"  # base policy, also the reference of the KL
+    policy_model: Name = "micro/llama-base"  # base policy, also the reference of the KL
+    simulator_model: Name = "micro/simulator-medium"  # what the arm "untuned" searches
     steps: Count = 12  # optimiser updates
     questions_per_step: Count = 32  # questions per update
     group_size: Annotated[int, Field(ge=2)] = 8  # trajectories per question
@@ -94,7 +98,7 @@ class Stage03(Common):
     noise_end: Share = 0.5  # noise probability at the last step
     noise_base: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 4.0  # how late it rises
     passages_per_query: Count = 5  # passages per search
-    max_searches: Count = 4  # searches per trajectory
+    max_searches: Count = 5  # searches per trajectory
     max_turn_tokens: Count = 48  # tokens per policy message
     max_observation_tokens: Count = 160  # tokens of retrieved text per turn
     save_every: Count = 15  # steps between checkpoints
@@ -109,14 +113,18 @@ class Stage04(Common):
     methods: Annotated[str, Field(pattern=f"^{_METHOD}(, ?{_METHOD})*$")] = (
         "direct,cot,rag,search,forced"  # untrained methods, separated by commas
     )
+    conditions: Annotated[str, Field(pattern=f"^({_CONDITION}(, ?{_CONDITION})*)?$")] = (
+        "homonyms,corrupt-0.5,later"  # other searches than clean ones, separated by commas, or none
+    )
     questions_per_set: CountOrNone = 0  # questions per set, 0 for all
+    questions_per_condition: CountOrNone = 6  # the same for each of the conditions
     passages_per_query: Count = 5  # passages per search
-    max_searches: Count = 4  # searches per trajectory
+    max_searches: Count = 5  # searches per trajectory
     max_turn_tokens: Count = 48  # tokens per policy message
     max_observation_tokens: Count = 160  # tokens of retrieved text per turn
     temperature: NotNegative = 0.0  # 0 is greedy
     batch_size: Count = 256  # trajectories generated at a time
-    policy_model: Name = "micro/policy"  # the untrained policy
+    policy_model: Name = "micro/llama-base"  # the untrained policy
     n_bootstrap: Count = 1000  # resamples of each interval
 
 

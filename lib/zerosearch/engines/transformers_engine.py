@@ -103,7 +103,7 @@ class TransformersEngine:
         self.stop_strings = tuple(stop_strings)
         self.counts = EngineCounts()
         self._store: dict[Hashable, _Stored] = {}
-        self._eos = {i for i in _as_list(model.config.eos_token_id) + [tokenizer.eos_token_id] if i is not None}
+        self._eos = _end_ids(model, tokenizer)
         self._single, self._closing = self._stop_tables()
 
     def _stop_tables(self) -> tuple[set[int], set[int]]:
@@ -272,6 +272,13 @@ class _Row:
     def draw(self) -> float:
         """Return the uniform draw that belongs to the next position of this row."""
         return 0.0 if self._draws is None else float(self._draws[len(self.ids)])
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return every token that ends a text: chat models may name some in their generation settings only."""
+    generation = getattr(model, "generation_config", None)
+    named = (model.config.eos_token_id, getattr(generation, "eos_token_id", None), tokenizer.eos_token_id)
+    return {i for value in named for i in _as_list(value) if i is not None}
 
 
 def _as_list(value: int | list[int] | None) -> list[int | None]:

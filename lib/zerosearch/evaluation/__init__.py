@@ -3,7 +3,9 @@ statistics turns them into scores with intervals.
 
     methods.py     who answers: direct, cot, rag, search, forced, and trained policies
     runner.py      every question exactly once per method and seed, decoding settings in every row
-    statistics.py  bootstrap intervals over questions, and paired comparisons
+    conditions.py  the engines of other searches: homonyms, corrupted, random, empty, a later world
+    robustness.py  the same policies under these conditions
+    statistics.py  bootstrap intervals over questions and seeds, and paired comparisons
     qa_metric/     EM, cover EM and F1 as one local module of the ``evaluate`` library
 """
 

@@ -58,7 +58,7 @@ def make_bench(
 ) -> Bench:
     """Return the bench of one policy.
 
-    policy: its name in the tables.  folder: where its model is (``micro/policy``, a folder, a hub id).
+    policy: its name in the tables.  folder: where its model is (``micro/llama-base``, a folder, a hub id).
     retriever: with K = passages_per_query.  max_batch: rows generated at once.
     """
     place = Path(models.resolve(str(folder)))

@@ -1,10 +1,16 @@
 """From predictions to scores with error bars, and to comparisons that name a winner only when they may.
 
-Intervals are bootstrap intervals over *questions* (``scipy.stats.bootstrap``): they say how much a value
-would move with other questions of the same kind.  They do not contain the spread over training seeds;
-that is shown by the separate rows of each seed.  The average over the sets is unweighted and its
-resampling is stratified: every resample keeps each set at its own size.  Two methods are compared on
-the same questions, so what is resampled is the difference per question.
+``score_table`` has one row per training seed; its intervals are bootstrap intervals over *questions*
+(``scipy.stats.bootstrap``): they say how much a value would move with other questions of the same kind.
+``average_table`` and ``comparison_table`` speak about a method, whatever the seed: where it was trained
+with several seeds, the bootstrap is hierarchical and draws the seeds too, so that the intervals hold both
+kinds of luck.  All seeds answered the same questions, hence seeds and questions are drawn crosswise: one
+draw of questions for all seeds, one draw of seeds for all questions and sets.  (With three seeds the part
+that comes from them is still rough, and about a fifth too narrow; ``seed_spread`` shows them singly.)
+
+The average over the sets is unweighted and its resampling is stratified: every resample keeps each set at
+its own size.  Two methods are compared on the same questions, so what is resampled is the difference
+per question; their seeds are drawn independently of each other, since a training is nobody's pair.
 
 All metrics, methods and pairs of a set are resampled together, with the same draws.  Same seed, same
 questions, same numbers; the order of the rows does not matter.  Called by notebook 04 and the report.
@@ -14,7 +20,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import combinations
-from typing import Literal, Sequence
+from typing import Iterator, Literal, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,6 +32,7 @@ from zerosearch.errors import WorkbookError
 METRICS = ("em", "cover_em", "f1")
 AVERAGE = "average"
 SCORE_COLUMNS = ["method", "dataset", "seed", "metric", "value", "n", "low", "high"]
+AVERAGE_COLUMNS = ["method", "dataset", "seeds", "metric", "value", "n", "low", "high"]
 COMPARISON_COLUMNS = [
     "method_a", "method_b", "dataset", "metric", "seeds_a", "seeds_b", "n", "difference", "low", "high",
     "winner",
@@ -43,16 +50,16 @@ class UnpairedQuestions(WorkbookError):
 
 def score_table(
     predictions: pd.DataFrame, n_resamples: int = 10_000, seed: int = 0, confidence: float = 0.95,
-    interval: IntervalMethod = "percentile",
+    interval: IntervalMethod = "percentile", metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
     """Return SCORE_COLUMNS: one row per method x seed x dataset (and ``average``) x metric.
 
-    predictions: rows of ``predictions.parquet``; em, cover_em, f1 in [0, 1].  value: mean over the n
+    predictions: rows of ``predictions.parquet``; its columns ``metrics`` are in [0, 1].  value: mean over the n
     questions, or for ``average`` the unweighted mean of the sets (n: all questions together).
     low, high: bounds of the bootstrap interval; NaN where a set has one question only, or n_resamples is 0.
     Raises UnpairedQuestions unless every method x seed has each question exactly once.
     """
-    blocks = _value_blocks(predictions, ["method", "seed", "metric"])
+    blocks = _value_blocks(predictions, metrics)
     columns = list(next(iter(blocks.values())).columns)
     rows = []
     for dataset, estimate in _estimates(blocks, n_resamples, seed, confidence, interval).items():
@@ -61,28 +68,50 @@ def score_table(
     return _ordered(pd.DataFrame(rows, columns=SCORE_COLUMNS), predictions, ["method", "seed"])
 
 
+def average_table(
+    predictions: pd.DataFrame, n_resamples: int = 10_000, seed: int = 0, confidence: float = 0.95,
+    metrics: Sequence[str] = METRICS,
+) -> pd.DataFrame:
+    """Return AVERAGE_COLUMNS: one row per method x dataset (and ``average``) x metric, over all seeds.
+
+    value: mean over the training seeds (``seeds``: how many) of what ``score_table`` gives for each.
+    low, high: percentiles of the hierarchical bootstrap, see the module; NaN as in ``score_table``.
+    """
+    n_seeds = predictions.groupby("method")["seed"].nunique()
+    blocks = _value_blocks(predictions, metrics)
+    values, sizes = _means_over_seeds(blocks), _sizes(blocks)
+    rows = []
+    for dataset, draws in _hierarchical_draws(blocks, n_resamples, seed).items():
+        low, high = _percentiles(draws, confidence)
+        for (method, metric), value in values[dataset].items():
+            key = (method, metric)
+            rows.append((method, dataset, n_seeds[method], metric, value, sizes[dataset], low[key], high[key]))
+    return _ordered(pd.DataFrame(rows, columns=AVERAGE_COLUMNS), predictions, ["method"])
+
+
 def comparison_table(
     predictions: pd.DataFrame, pairs: Sequence[tuple[str, str]] | None = None, n_resamples: int = 10_000,
-    seed: int = 0, confidence: float = 0.95, interval: IntervalMethod = "percentile",
+    seed: int = 0, confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Return COMPARISON_COLUMNS: method_a minus method_b on the same questions, per dataset and metric.
 
     pairs: (method_a, method_b), all pairs in the order of the predictions if None.  A method with
-    several seeds counts with its mean over seeds per question (seeds_a, seeds_b: how many).
-    winner: the better method where the interval excludes 0, else the empty string.
+    several seeds counts with its mean over them (seeds_a, seeds_b: how many), and the interval holds
+    their spread.  winner: the better method where the interval excludes 0, else the empty string.
     """
     n_seeds = predictions.groupby("method")["seed"].nunique()
-    blocks = _value_blocks(predictions, ["method", "seed", "metric"])
-    blocks = {name: block.T.groupby(level=["method", "metric"]).mean().T for name, block in blocks.items()}
+    blocks = _value_blocks(predictions, METRICS)
+    values, sizes = _means_over_seeds(blocks), _sizes(blocks)
     known = list(predictions["method"].drop_duplicates())
     chosen = list(combinations(known, 2)) if pairs is None else list(pairs)
     keys = [(a, b, metric) for a, b in chosen for metric in METRICS]
-    differences = {name: _differences(block, keys) for name, block in blocks.items()}
     rows = []
-    for dataset, estimate in _estimates(differences, n_resamples, seed, confidence, interval).items():
-        for (a, b, metric), value, low, high in zip(keys, *estimate.bounds, strict=True):
-            winner = a if low > _TINY else b if high < -_TINY else NO_WINNER
-            rows.append((a, b, dataset, metric, n_seeds[a], n_seeds[b], estimate.n, value, low, high, winner))
+    for dataset, draws in _hierarchical_draws(blocks, n_resamples, seed).items():
+        low, high = _percentiles(_differences(draws, keys), confidence)
+        for (a, b, metric), down, up in zip(keys, low, high, strict=True):
+            value = values[dataset][a, metric] - values[dataset][b, metric]
+            winner = a if down > _TINY else b if up < -_TINY else NO_WINNER
+            rows.append((a, b, dataset, metric, n_seeds[a], n_seeds[b], sizes[dataset], value, down, up, winner))
     table = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
     place = {pair: i for i, pair in enumerate(chosen)}
     order = [place[pair] for pair in zip(table["method_a"], table["method_b"], strict=True)]
@@ -169,15 +198,66 @@ def _estimates(
     return made
 
 
-def _differences(block: pd.DataFrame, keys: list[tuple[str, str, str]]) -> pd.DataFrame:
-    columns = {(a, b, metric): block[(a, metric)] - block[(b, metric)] for a, b, metric in keys}
-    return pd.DataFrame(columns, index=block.index)
+def _means_over_seeds(blocks: dict[str, pd.DataFrame]) -> dict[str, pd.Series]:
+    """Return for each set, and for the average, the mean of every (method, metric) over questions and seeds."""
+    made = {name: block.mean().groupby(level=["method", "metric"]).mean() for name, block in blocks.items()}
+    return {**made, AVERAGE: sum(made[name] for name in sorted(made)) / len(made)}
+
+
+def _sizes(blocks: dict[str, pd.DataFrame]) -> dict[str, int]:
+    """Return the number of questions of each set, and of all sets together for the average."""
+    sizes = {name: len(block) for name, block in blocks.items()}
+    return {**sizes, AVERAGE: sum(sizes.values())}
+
+
+def _hierarchical_draws(blocks: dict[str, pd.DataFrame], n_resamples: int, seed: int) -> dict[str, pd.DataFrame]:
+    """Return for each set and the average the resampled means (resamples, method x metric).
+
+    blocks: (questions, method x seed x metric) for each set.  The draws are keyed by set and by method, so
+    they do not depend on the order of the rows; the seeds of a method are the same draw in every set.
+    """
+    made = {}
+    for name, block in blocks.items():
+        rng, values = seeds.generator(seed, "bootstrap questions", name), block.to_numpy(dtype=float)
+        drawn = [weights @ values for weights in _draws(len(block), n_resamples, rng)]
+        means = pd.DataFrame(np.concatenate(drawn), columns=block.columns)
+        made[name] = _over_seeds(means if len(block) > 1 and n_resamples else means * np.nan, seed)
+    return {**made, AVERAGE: sum(made[name] for name in sorted(made)) / len(made)}
+
+
+def _over_seeds(means: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the resampled means with the seeds of each method drawn too; columns method x metric."""
+    columns = {}
+    for method in means.columns.unique("method"):
+        own = means[method]
+        rng, n_seeds = seeds.generator(seed, "bootstrap seeds", method), len(own.columns.unique("seed"))
+        weights = np.concatenate(list(_draws(n_seeds, len(means), rng)))
+        for metric in own.columns.unique("metric"):
+            columns[method, metric] = (own.xs(metric, axis=1, level="metric").to_numpy() * weights).sum(axis=1)
+    return pd.DataFrame(columns).rename_axis(columns=["method", "metric"])
+
+
+def _draws(n: int, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield the weights of n things in each resample with replacement, a batch of rows at a time; rows sum to 1."""
+    for start in range(0, max(1, n_resamples), _BATCH):
+        rows = min(_BATCH, max(1, n_resamples) - start)
+        yield rng.multinomial(n, np.full(n, 1.0 / n), size=rows) / n
+
+
+def _percentiles(draws: pd.DataFrame, confidence: float) -> tuple[pd.Series, pd.Series]:
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(draws.to_numpy(), [tail, 1.0 - tail], axis=0)
+    return pd.Series(low, index=draws.columns), pd.Series(high, index=draws.columns)
+
+
+def _differences(draws: pd.DataFrame, keys: list[tuple[str, str, str]]) -> pd.DataFrame:
+    return pd.DataFrame({(a, b, metric): draws[a, metric] - draws[b, metric] for a, b, metric in keys})
 
 
 # -- tables ---------------------------------------------------------------------------------------
 
 
-def _value_blocks(predictions: pd.DataFrame, columns: list[str]) -> dict[str, pd.DataFrame]:
+def _value_blocks(predictions: pd.DataFrame, metrics: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return for each set a table (questions, method x seed x metric), both sorted by name, equal columns."""
     if predictions.empty:
         raise UnpairedQuestions("predictions: expected at least one row, found none; run notebook 04 first")
@@ -187,17 +267,17 @@ def _value_blocks(predictions: pd.DataFrame, columns: list[str]) -> dict[str, pd
             f"predictions: expected every question once per method and seed, found {int(repeated.sum())} "
             "repeated rows; delete predictions.parquet and run notebook 04 again"
         )
-    long = predictions.melt(id_vars=keys, value_vars=list(METRICS), var_name="metric", value_name="score")
+    long = predictions.melt(id_vars=keys, value_vars=list(metrics), var_name="metric", value_name="score")
     blocks = {}
     for dataset in predictions["dataset"].drop_duplicates():
         part = long[long["dataset"] == dataset]
-        block = part.pivot(index="question_id", columns=columns, values="score")
+        block = part.pivot(index="question_id", columns=["method", "seed", "metric"], values="score")
         block = block.sort_index(axis=0).sort_index(axis=1)
         if len(block.columns) * len(block) != len(part):
             raise _unpaired(str(dataset), block)
         blocks[str(dataset)] = block
     if len({tuple(block.columns) for block in blocks.values()}) > 1:
-        runs = {name: len(block.columns) // len(METRICS) for name, block in blocks.items()}
+        runs = {name: len(block.columns) // len(metrics) for name, block in blocks.items()}
         raise UnpairedQuestions(
             f"predictions: expected the same methods and seeds in every set, found {runs} methods x seeds; "
             "run notebook 04 again for the missing ones"

@@ -1,9 +1,9 @@
-"""Figures of evaluation: scores, the published table beside ours, searches made, the headline.
+"""Figures of evaluation: scores, conditions, the published table beside ours, searches made, the headline.
 
 ``scores`` is the tidy table of stage 04: method, dataset, seed, metric, value, n, low, high, with
-values in [0, 1].  Ours is always filled and carries its interval; published is always hollow, on a
-grey ground and without one, because none was published.  Called by notebooks 04 and 05, the README
-and the report.
+values in [0, 1]; the same over all seeds has no column seed (``averages.csv``).  Ours is always filled
+and carries its interval; published is always hollow, on a grey ground and without one, because none was
+published.  Called by notebooks 04 and 05, the README and the report.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zerosearch.figures.style import (
-    BLUE, DATASET_LABELS, GREY, INK, INTERVAL, LIGHT, LOOKS, METRIC_LABELS, VERMILLION, WASH,
-    count_span, frame, in_order, look, need, quiet, styled, usd, usd_tick, whisker, wilson,
+    BLUE, CONDITION_LABELS, DATASET_LABELS, GREY, INK, INTERVAL, LATER, LIGHT, LOOKS, METRIC_LABELS, VERMILLION, WASH,
+    Look, count_span, frame, in_order, look, need, quiet, styled, usd, usd_tick, whisker, wilson,
 )
 
 STAGE = "04"
-_COLUMNS = ["method", "dataset", "seed", "metric", "value", "n", "low", "high"]
+_COLUMNS = ["method", "dataset", "metric", "value", "n", "low", "high"]
 PUBLISHED_METHODS = {"Direct Answer": "direct", "RAG": "rag", "Search-R1-base": "search-r1",
                      "ZeroSearch-base": "zerosearch"}
 _BESIDE = (f"Left, filled: this workbook's questions, corpus and policy, {INTERVAL}. Right, hollow: printed "
@@ -34,13 +34,15 @@ def average_scores(scores: pd.DataFrame, metric: str = "em") -> pd.DataFrame:
     """Return one row a method: the mean over its data sets, every set weighing the same.
 
     Columns: method, value, low, high, n, seeds.  Rows of a data set called "average" are used as
-    they are; otherwise the intervals of the sets are combined as independent errors.  With several
-    seeds value is their mean and the interval the mean interval of one run.
+    they are; otherwise the intervals of the sets are combined as independent errors.  A table without
+    the column seed (``averages.csv``) is over all seeds already; with several seeds value is their mean
+    and the interval the mean interval of one run.
     """
     need(scores, _COLUMNS, "average_scores", STAGE)
     chosen = scores[scores["metric"] == metric]
     need(chosen, _COLUMNS, f"average_scores (metric {metric!r})", STAGE)
-    runs = [_one_run(method, part) for (method, _), part in chosen.groupby(["method", "seed"], sort=False)]
+    keys = [key for key in ("method", "seed") if key in chosen]
+    runs = [_one_run(names[0], part) for names, part in chosen.groupby(keys, sort=False)]
     table = pd.DataFrame(runs, columns=["method", "value", "low", "high", "n"])
     result = table.groupby("method", sort=False).agg(
         value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), n=("n", "max"),
@@ -60,13 +62,16 @@ def _one_run(method: str, part: pd.DataFrame) -> tuple[str, float, float, float,
 
 
 @styled
-def scores_by_dataset(scores: pd.DataFrame, metric: str = "em") -> Figure:
+def scores_by_dataset(
+    scores: pd.DataFrame, metric: str = "em", averages: pd.DataFrame | None = None
+) -> Figure:
     """Draw every method on every data set and on average: a dot with its 95 % interval.
 
-    scores: see the module.  Small dots are single seeds when there are several.
+    scores: see the module.  Small dots are single seeds when there are several.  averages: the same over
+    all seeds (``statistics.average_table``); their intervals, of questions and seeds, are drawn when given.
     """
-    need(scores, _COLUMNS, "scores_by_dataset", STAGE)
-    average = average_scores(scores, metric)
+    need(scores, [*_COLUMNS, "seed"], "scores_by_dataset", STAGE)
+    average = average_scores(scores if averages is None else averages, metric)
     chosen = scores[(scores["metric"] == metric) & (scores["dataset"] != "average")]
     sets = in_order(chosen["dataset"], list(DATASET_LABELS))
     methods, name = list(average["method"]), METRIC_LABELS.get(metric, metric)
@@ -79,7 +84,7 @@ def scores_by_dataset(scores: pd.DataFrame, metric: str = "em") -> Figure:
     )
     for axes, dataset in zip(grid.ravel(), [*sets, "average"]):
         part = average if dataset == "average" else chosen[chosen["dataset"] == dataset]
-        _dots(axes, part, methods)
+        _dots(axes, part, methods, _over_seeds(averages, dataset, metric))
         axes.set_title(DATASET_LABELS.get(dataset, dataset))
         if dataset == "average":
             axes.set_facecolor(WASH)
@@ -91,13 +96,25 @@ def scores_by_dataset(scores: pd.DataFrame, metric: str = "em") -> Figure:
     return figure
 
 
-def _dots(axes: Axes, part: pd.DataFrame, methods: list[str]) -> None:
-    """Draw one panel: a row a method, its mean value and interval, single seeds as small dots."""
+def _over_seeds(averages: pd.DataFrame | None, dataset: str, metric: str) -> pd.DataFrame | None:
+    """Return a set's values over all seeds by method, None where these are not given."""
+    if averages is None:
+        return None
+    own = averages[(averages["dataset"] == dataset) & (averages["metric"] == metric)]
+    return own.set_index("method")[["value", "low", "high"]]
+
+
+def _dots(axes: Axes, part: pd.DataFrame, methods: list[str], over_seeds: pd.DataFrame | None = None) -> None:
+    """Draw one panel: a row a method, its mean value and interval, single seeds as small dots.
+
+    over_seeds: value, low, high by method, to draw in place of the mean of the seeds' own intervals.
+    """
     for row, method in enumerate(methods):
         own, how = part[part["method"] == method], look(method, row)
         if own.empty:
             continue
-        value, low, high = own[["value", "low", "high"]].mean()
+        means = own[["value", "low", "high"]].mean()
+        value, low, high = means if over_seeds is None else over_seeds.loc[method]
         whisker(axes, value, row, low, high, how.color, marker=how.marker, size=6.5)
         if len(own) > 1:
             axes.plot(own["value"], [row + 0.3] * len(own), ls="none", marker=".", ms=4, color=how.color)
@@ -216,8 +233,8 @@ def _histogram(axes: Axes, counts: pd.Series, top: int, color: str) -> None:
 def headline(scores: pd.DataFrame, costs: pd.DataFrame, metric: str = "em") -> Figure:
     """Draw the README's headline: what each method scores, and what its training searches cost.
 
-    scores: see the module.  costs: option, item, usd, basis (``costs.run_options`` or the published
-    ones); one bar an option, "what if" and assumed amounts hatched.
+    scores: see the module, or the same over all seeds.  costs: option, item, usd, basis
+    (``costs.run_options`` or the published ones); one bar an option, "what if" and assumed amounts hatched.
     """
     average = average_scores(scores, metric)
     need(costs, ["option", "item", "usd", "basis"], "headline", "05")
@@ -255,6 +272,64 @@ def _bills(axes: Axes, costs: pd.DataFrame) -> None:
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(usd_tick))
     quiet(axes, "x")
+
+
+@styled
+def scores_by_condition(averages: pd.DataFrame, sentinels: pd.DataFrame | None = None) -> Figure:
+    """Draw EM against the condition of the searches: a line a method, its 95 % interval as a band.
+
+    averages: method, seeds, condition, metric, value, n, low, high (``robustness.condition_scores``).
+    sentinels: sentinel, condition, em: scripted policies, drawn dashed; they say how much room there is.
+    ``later`` stands apart: it asks other questions.
+    """
+    need(averages, ["method", "condition", "metric", "value", "n", "low", "high"], "scores_by_condition", STAGE)
+    chosen = need(averages[averages["metric"] == "em"], ["method"], "scores_by_condition (metric 'em')", STAGE)
+    names = in_order(chosen["condition"], list(CONDITION_LABELS))
+    places = {name: i + 0.4 * (name == LATER) for i, name in enumerate(names)}
+    several = int(chosen["seeds"].max()) > 1 if "seeds" in chosen else False
+    figure, grid = frame(
+        9.0, 3.4, _condition_finding(chosen, names),
+        f"EM with the real engine under other searches, mean over the questions; bands and bars: {INTERVAL}"
+        f"{', of questions and seeds' if several else ''}; n = {count_span(chosen['n'])}."
+        + (" Dashed: scripted policies." if sentinels is not None and len(sentinels) else ""),
+    )
+    axes = grid[0, 0]
+    for position, method in enumerate(in_order(chosen["method"], list(LOOKS))):
+        _condition_line(axes, chosen[chosen["method"] == method], places, look(method, position), 0.07 * position)
+    for number, (name, part) in enumerate(sentinels.groupby("sentinel", sort=False) if sentinels is not None else ()):
+        shared = part[part["condition"].isin(names) & (part["condition"] != LATER)]
+        known = sorted(zip(shared["condition"].map(places), shared["em"]))
+        dashes = ("--", ":")[number % 2]
+        axes.plot(*zip(*known), color=GREY, ls=dashes, lw=1.6, marker="x", ms=5, label=f"scripted: {name}")
+    axes.set_xticks(list(places.values()), [CONDITION_LABELS.get(name, name) for name in names])
+    axes.set(ylim=(-0.03, 1.03), ylabel="EM (0 to 1)", xlabel="what the searches bring (condition)")
+    quiet(axes, "y")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _condition_line(axes: Axes, own: pd.DataFrame, places: dict[str, float], how: Look, shift: float) -> None:
+    """Draw one method: a line with its band over the conditions that ask the same questions, and ``later`` alone.
+
+    shift: to the right, of the point at ``later``, so that those of several methods stand side by side.
+    """
+    own = own.assign(x=own["condition"].map(places)).sort_values("x")
+    line, apart = own[own["condition"] != LATER], own[own["condition"] == LATER]
+    axes.fill_between(line["x"], line["low"], line["high"], color=how.color, alpha=0.15, lw=0)
+    axes.plot(line["x"], line["value"], color=how.color, marker=how.marker, ms=6, lw=1.8, label=how.label)
+    errors = np.abs(apart[["low", "high"]].to_numpy() - apart[["value"]].to_numpy()).T
+    places_apart, look_apart = apart["x"] + shift, {"fmt": how.marker, "color": how.color, "ms": 6}
+    axes.errorbar(places_apart, apart["value"], yerr=errors, elinewidth=2.2, **look_apart)
+
+
+def _condition_finding(chosen: pd.DataFrame, names: list[str]) -> str:
+    """Say what is left of each trained policy's score (or of all, if none is trained) where half the searches fail."""
+    hard = "corrupt-0.5" if "corrupt-0.5" in names else names[-1]
+    value = chosen.set_index(["condition", "method"])["value"]
+    methods = [m for m in in_order(chosen["method"], list(LOOKS)) if m != "forced"] or list(chosen["method"].unique())
+    told = [f"{look(m).short} {value['clean', m]:.2f} to {value[hard, m]:.2f}" if ("clean", m) in value.index
+            else f"{look(m).short} {value[hard, m]:.2f}" for m in methods]
+    return f"From clean searches to {CONDITION_LABELS.get(hard, hard).replace(chr(10), ' ')}: EM {', '.join(told)}"
 
 
 def _sets_text(scores: pd.DataFrame) -> str:

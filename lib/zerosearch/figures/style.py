@@ -65,11 +65,18 @@ LOOKS = {
     "forced": Look("Untrained, forced to search", GREEN, "P"),
     "search-r1": Look("Search-R1, real engine", BLUE, "s"),
     "zerosearch": Look("ZeroSearch, simulator", VERMILLION, "o"),
+    "untuned": Look("Untuned simulator", ORANGE, "^"),
 }
 DATASET_LABELS = {
     "nq": "NQ", "triviaqa": "TriviaQA", "popqa": "PopQA", "hotpotqa": "HotpotQA",
     "2wikimultihopqa": "2WikiMultiHopQA", "musique": "MuSiQue", "bamboogle": "Bamboogle",
     "average": "Average",
+}
+LATER = "later"  # the condition that asks questions of its own
+CONDITION_LABELS = {
+    "clean": "clean", "homonyms": "with\nhomonyms", "corrupt-0.25": "a quarter\ncorrupted",
+    "corrupt-0.5": "half\ncorrupted", "corrupt-0.75": "three quarters\ncorrupted", "random": "random\npassages",
+    "empty": "nothing\nfound", LATER: "later\nworld",
 }
 METRIC_LABELS = {"em": "EM", "cover_em": "cover EM", "f1": "F1"}
 

@@ -1,8 +1,11 @@
 """The language of the micro-world: names, relations, sentences, questions, in plain English.
 
-Everything that the world says is made here from word lists: an entity has a name of two words, a
-fact is one sentence, a question is asked in the manner of one of seven question sets.  Nothing here
-is random; callers pass the words they drew.
+Everything that the world says is made here from word lists: an entity has a name of two words (a
+namesake three), a fact is one sentence in one of two wordings, a question is asked in the manner of one
+of seven question sets.  Nothing here is random; callers pass the words they drew.
+
+A relation has two nouns that mean the same, hence two wordings of every fact and two queries.  An engine
+that goes by words may find a fact with one query and miss it with the other.
 """
 
 from __future__ import annotations
@@ -68,95 +71,51 @@ NAME_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 class Relation:
     """One kind of fact.
 
-    noun: how it is named (``the director of Silver Harbor``).  subject / object: entity types.
-    sentences: two ways to state it, ``{s}`` subject and ``{o}`` object; the subject stands first
-    and three words stand between the two, always.  This regularity is what lets a model of one million
-    parameters find an object: with freer sentences it still read 3 of 10 objects after 3 million tokens.
-    ask: how a person asks for it, without a question mark, lower case.
+    noun: how it is named (``the director of Silver Harbor``).  synonym: another noun for it.
+    subject / object: entity types.  ask: how a person asks for it, without a question mark, lower case.
+    changes: whether the object may be another one later (a town gets a new mayor).
     """
 
     noun: str
+    synonym: str
     subject: str
     object: str
-    sentences: tuple[str, str]
     ask: str
+    changes: bool = False
+
+    @property
+    def sentences(self) -> tuple[str, str]:
+        """Two ways to state the fact, ``{s}`` subject and ``{o}`` object.
+
+        The subject stands right before ``is`` and the object right after it, always.  This regularity is what
+        lets a model of one million parameters find an object: with three words between the two it mixed up
+        objects of neighbouring sentences in a third of all cases after 10 million tokens.
+        """
+        return f"The {self.noun} of {{s}} is {{o}}.", f"The {self.synonym} of {{s}} is {{o}}."
 
 
 RELATIONS: tuple[Relation, ...] = (
-    Relation(
-        "director", "film", "person", ("{s} was directed by {o}.", "{s} was made by {o}."),
-        "who directed {s}",
-    ),
-    Relation(
-        "star", "film", "person", ("{s} was headlined by {o}.", "{s} was fronted by {o}."),
-        "who is the star of {s}",
-    ),
-    Relation(
-        "composer", "film", "person", ("{s} has music by {o}.", "{s} was scored by {o}."),
-        "who wrote the music of {s}",
-    ),
-    Relation(
-        "setting", "film", "town", ("{s} is set in {o}.", "{s} takes place in {o}."),
-        "where is {s} set",
-    ),
-    Relation(
-        "release year", "film", "year", ("{s} was released in {o}.", "{s} came out in {o}."),
-        "when was {s} released",
-    ),
-    Relation(
-        "author", "book", "person", ("{s} was written by {o}.", "{s} was penned by {o}."),
-        "who wrote {s}",
-    ),
-    Relation(
-        "publisher", "book", "company", ("{s} was published by {o}.", "{s} was issued by {o}."),
-        "who published {s}",
-    ),
-    Relation(
-        "printing year", "book", "year", ("{s} was printed in {o}.", "{s} was typeset in {o}."),
-        "when was {s} printed",
-    ),
-    Relation(
-        "birthplace", "person", "town", ("{s} was born in {o}.", "{s} is native to {o}."),
-        "where was {s} born",
-    ),
-    Relation(
-        "birth year", "person", "year", ("{s} has lived since {o}.", "{s} entered life in {o}."),
-        "when was {s} born",
-    ),
-    Relation(
-        "employer", "person", "company", ("{s} is employed by {o}.", "{s} does work for {o}."),
-        "who employs {s}",
-    ),
-    Relation(
-        "spouse", "person", "person", ("{s} is married to {o}.", "{s} was wedded to {o}."),
-        "who is married to {s}",
-    ),
-    Relation(
-        "teacher", "person", "person", ("{s} was taught by {o}.", "{s} has studied under {o}."),
-        "who taught {s}",
-    ),
-    Relation(
-        "mayor", "town", "person", ("{s} is headed by {o}.", "{s} is run by {o}."),
-        "who is the mayor of {s}",
-    ),
-    Relation(
-        "region", "town", "region", ("{s} is located in {o}.", "{s} is situated in {o}."),
-        "in which region is {s}",
-    ),
-    Relation(
-        "founder", "company", "person", ("{s} was founded by {o}.", "{s} was started by {o}."),
-        "who founded {s}",
-    ),
-    Relation(
-        "headquarters", "company", "town", ("{s} is based in {o}.", "{s} is headquartered in {o}."),
-        "where is {s} based",
-    ),
-    Relation(
-        "governor", "region", "person", ("{s} is governed by {o}.", "{s} is ruled by {o}."),
-        "who governs {s}",
-    ),
+    Relation("director", "maker", "film", "person", "who directed {s}"),
+    Relation("star", "lead", "film", "person", "who is the star of {s}"),
+    Relation("composer", "musician", "film", "person", "who wrote the music of {s}"),
+    Relation("setting", "scene", "film", "town", "where is {s} set"),
+    Relation("release year", "premiere year", "film", "year", "when was {s} released"),
+    Relation("author", "writer", "book", "person", "who wrote {s}"),
+    Relation("publisher", "seller", "book", "company", "who published {s}", changes=True),
+    Relation("printing year", "edition year", "book", "year", "when was {s} printed"),
+    Relation("birthplace", "hometown", "person", "town", "where was {s} born"),
+    Relation("birth year", "starting year", "person", "year", "when was {s} born"),
+    Relation("employer", "boss", "person", "company", "who employs {s}", changes=True),
+    Relation("spouse", "partner", "person", "person", "who is married to {s}", changes=True),
+    Relation("teacher", "mentor", "person", "person", "who taught {s}"),
+    Relation("mayor", "head", "town", "person", "who is the mayor of {s}", changes=True),
+    Relation("region", "area", "town", "region", "in which region is {s}"),
+    Relation("founder", "creator", "company", "person", "who founded {s}"),
+    Relation("headquarters", "seat", "company", "town", "where is {s} based", changes=True),
+    Relation("governor", "ruler", "region", "person", "who governs {s}", changes=True),
 )
 BY_NOUN: dict[str, Relation] = {r.noun: r for r in RELATIONS}
+_BY_EITHER_NOUN = {noun: r for r in RELATIONS for noun in (r.noun, r.synonym)}
 BY_SUBJECT: dict[str, tuple[Relation, ...]] = {
     kind: tuple(r for r in RELATIONS if r.subject == kind) for kind in NAME_WORDS
 }
@@ -172,9 +131,53 @@ COMPARE = {
 }
 
 
+# A namesake has the whole name of another entity and one word more.
+NAMESAKE_WORD = {
+    "film": "Returns", "book": "Revisited", "person": "Junior", "town": "Heights", "region": "District",
+    "company": "Brothers",
+}
+# Ways in which a passage can mislead; the corpus and every drawn passage carry theirs as ``kind``.
+FACT = "fact"
+OTHER_RELATION, LOOKALIKE, NAMESAKE, SUPERSEDED, CONTRADICTED, NON_ANSWER = MISLEADING = (
+    "other_relation",  # the right entity, another relation
+    "lookalike",       # the right relation of an entity that shares a word of its name
+    "namesake",        # the right relation of an entity that shares the whole name and adds a word
+    "superseded",      # true until a year that is named
+    "contradicted",    # a wrong value, worded like a right one: only other passages unmask it
+    "non_answer",      # fluent, on the topic, and empty
+)
+
+
+def state(relation: Relation, subject: str, target: str, wording: int = 0) -> str:
+    """Return the sentence that states a fact, in one of its two wordings."""
+    return relation.sentences[wording].format(s=subject, o=target)
+
+
+def state_superseded(relation: Relation, subject: str, target: str, year: str) -> str:
+    """Return the sentence that states what was true until a year."""
+    return f"Until {year} the {relation.noun} of {subject} was {target}."
+
+
+def say_nothing(relation: Relation, subject: str, wording: int = 0) -> str:
+    """Return a fluent sentence about the relation and the subject that names no object."""
+    if wording == 0:
+        return f"The {relation.noun} of {subject} is widely discussed."
+    return f"Many ask for the {relation.synonym} of {subject} these days."
+
+
 def query_text(relation: Relation, subject: str, wording: int = 0) -> str:
     """Return a search query for one fact; wording 1 is a rephrasing of wording 0."""
-    return f"{relation.noun} of {subject}" if wording == 0 else f"{subject} {relation.noun}"
+    return f"{(relation.noun, relation.synonym)[wording]} of {subject}"
+
+
+def parse_query(query: str) -> tuple[Relation, str] | None:
+    """Return (relation, subject) of a query in either wording, None for any other text.
+
+    The subject is whatever stands at its place; whether there is such an entity is not asked.
+    """
+    noun, _, subject = " ".join(query.split()).partition(" of ")
+    relation = _BY_EITHER_NOUN.get(noun)
+    return (relation, subject) if relation and subject else None
 
 
 def noun_phrase(path: tuple[Relation, ...], subject: str) -> str:
@@ -212,24 +215,16 @@ def ask_comparison(family: str, relation: Relation, left: str, right: str) -> st
     return f"{COMPARE[relation.noun][family == '2wikimultihopqa']}, {left} or {right}?"
 
 
-def plan_need(relation: Relation, subject: str) -> str:
-    """Return the sentence with which the policy plans a search."""
-    return f"I need {noun_phrase((relation,), subject)}."
-
-
-def plan_miss(relation: Relation, subject: str) -> str:
-    """Return the sentence with which the policy notes that no passage helped."""
-    return f"Nothing here tells {noun_phrase((relation,), subject)}."
-
-
 def plan_earlier(first: str, second: str) -> str:
     """Return the sentence that compares two years; the smaller one is named first."""
     early, late = sorted((first, second), key=int)
     return f"{early} is before {late}."
 
 
+PLAN_SEARCH = "I search."
 PLAN_MEMORY = "I know this."
-PLAN_UNSURE = "I am not sure."
+# The verdict on what a search returned: one token tells the two apart.
+VERDICT_HIT, VERDICT_MISS = "Found:", "Not here."
 
 
 def vocabulary() -> list[str]:
@@ -237,7 +232,10 @@ def vocabulary() -> list[str]:
     words: set[str] = set(YEARS)
     for pair in NAME_WORDS.values():
         words.update(*pair)
-    texts = [PLAN_MEMORY, PLAN_UNSURE, "is before", "Nothing here tells", "I need", "or", *FUNCTION_TEXTS]
+    words.update(NAMESAKE_WORD.values())
+    texts = [PLAN_SEARCH, PLAN_MEMORY, VERDICT_HIT, VERDICT_MISS, "is before", "or", *FUNCTION_TEXTS]
+    texts += [state_superseded(relation, "", "", "") for relation in RELATIONS]
+    texts += [say_nothing(relation, "", wording) for relation in RELATIONS for wording in (0, 1)]
     for relation in RELATIONS:
         texts += [*relation.sentences, relation.noun, relation.ask, relation.ask[0].upper() + relation.ask[1:]]
     texts += [t for pair in COMPARE.values() for t in pair] + list(WH.values())
@@ -251,8 +249,11 @@ def vocabulary() -> list[str]:
 # Words of the micro templates in prompts.py and of the texts that the bases are pretrained on.
 FUNCTION_TEXTS = (
     "Question Answer at once Think then answer using these passages",
-    "Write one two three four five six seven eight nine ten useful misleading passages for the query",
+    "Write one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen",
+    "seventeen eighteen nineteen twenty useful misleading passages for the query user assistant system",
     "Query Passages Notes Text about Copy",
 )
 # Words that open a line of a prompt: these also exist without the space before them.
-LINE_STARTS = ("Question", "Answer", "Think", "Write", "Query", "Passages", "Notes", "Text", "Copy")
+LINE_STARTS = (
+    "Question", "Answer", "Think", "Write", "Query", "Passages", "Notes", "Text", "Copy", "user", "assistant", "system",
+)

@@ -1,16 +1,17 @@
-"""Loading any causal LM by name, and building the two tiny bases that the project ships.
+"""Loading any causal LM by name, and building the tiny bases that the project ships.
 
-``micro/policy`` and ``micro/simulator`` stand in ``data/micro_lm`` as safetensors with a manifest
-(recipe digest, seed, tokens, seconds, abilities); every other name is a folder or a hub id.
+The model zoo, ``micro/llama-base`` and the other names of ``RECIPES``, stands in ``data/micro_lm`` as
+bfloat16 safetensors with a manifest (see ``bases``); every other name is a folder or a hub id.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import torch
 from safetensors import SafetensorError
@@ -19,13 +20,18 @@ from transformers.utils import logging as transformers_logging
 
 from zerosearch import artifacts
 from zerosearch.errors import BadInput, MissingInput
-from zerosearch.microworld.pretrain import POLICY_RECIPE, SIMULATOR_RECIPE, Recipe, pretrain
+from zerosearch.microworld.pretrain import RECIPES, Recipe, Trunk, pretrain
 from zerosearch.microworld.tokenizer import build_tokenizer
 
+__all__ = [
+    "MICRO_FOLDER", "REBUILD_COMMAND", "RECIPES", "Measure", "build", "load", "manifest", "prompt_template",
+    "resolve", "save",
+]
 TOKENIZER_FOLDER = "tokenizer"
 MICRO_FOLDER = artifacts.REPO / "data" / "micro_lm"
-RECIPES: dict[str, Recipe] = {"policy": POLICY_RECIPE, "simulator": SIMULATOR_RECIPE}
 REBUILD_COMMAND = "./run_all.sh --run rebuild --only 00 --set 00.rebuild_models=true"
+STORED_DTYPE = torch.bfloat16  # of the shipped models: half the size, and their abilities are measured so
+Measure = Callable[[PreTrainedModel, PreTrainedTokenizerBase], dict[str, Any]]
 
 
 def resolve(name: str) -> str:
@@ -36,6 +42,7 @@ def resolve(name: str) -> str:
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return (model in eval mode on the best device, tokenizer) for ``micro/...``, a folder or a hub id.
 
+    A tokenizer without a pad token (Llama's) pads with end of text; masks come from lengths everywhere.
     Raises MissingInput when the folder or the cached hub model is not there, BadInput when it is no
     model folder or a file of it is damaged.
     """
@@ -44,7 +51,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
     if name.startswith(("micro/", "/", "./", "../")) and not (Path(folder) / "config.json").is_file():
         raise MissingInput(
             f"model {name!r}: expected a model folder with config.json at {folder}, found none; rebuild the shipped "
-            f"models with `{REBUILD_COMMAND}` or name another model"
+            f"models ({', '.join(RECIPES)}) with `{REBUILD_COMMAND}` or name another model"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(folder))
@@ -55,6 +62,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
             f"model {name!r}: expected a Hugging Face causal LM, found: {reason}. Check the folder, or download it "
             f"once on a machine with network: `hf download {name}`"
         ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
@@ -68,17 +77,25 @@ def _tokenizer_folder(folder: str) -> str:
     return str(own) if own.is_dir() else folder
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save both so that ``load(folder)`` gives them back; the folder appears whole or not at all."""
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype | None = None
+) -> None:
+    """Save both so that ``load(folder)`` gives them back; the folder appears whole or not at all.
+
+    dtype: of the saved weights, None for that of the model, which itself is not changed.
+    """
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
+    (model if dtype is None else copy.deepcopy(model).to(dtype)).save_pretrained(temporary)
     tokenizer.save_pretrained(temporary / TOKENIZER_FOLDER if prompt_template(tokenizer) == "micro" else temporary)
     artifacts.replace_folder(temporary, folder)
 
 
 def prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return ``micro`` for the micro-world's tokenizer (tags are single tokens), else ``paper``."""
+    """Return ``micro`` for the micro-world's tokenizers (tags are single tokens), else ``paper``.
+
+    Whether a prompt also stands in a chat template is the tokenizer's own affair (``prompts.prompt_ids``).
+    """
     ids = tokenizer("<search>", add_special_tokens=False).input_ids
     return "micro" if len(ids) == 1 and len(tokenizer) < 5000 else "paper"
 
@@ -90,19 +107,36 @@ def manifest() -> dict:
 
 
 def build(
-    which: str, folder: Path, measure: Callable[[PreTrainedModel, PreTrainedTokenizerBase], dict],
-    on_progress: Callable[[float, float, float], None] | None = None,
-) -> dict:
-    """Pretrain the base ``policy`` or ``simulator`` into folder and return its manifest entry.
+    recipe: Recipe, folder: Path, measure: Measure,
+    on_progress: Callable[[float, float, float], None] | None = None, trunk: Trunk | None = None,
+) -> tuple[dict[str, Any], Trunk]:
+    """Pretrain a base into folder; return its manifest entry, and what others of its family go on from.
 
-    measure(model, tokenizer) -> ability figures.  The folder appears whole or not at all.
+    measure(model, tokenizer) -> ability figures; it is given the model as it was stored.  trunk: see
+    ``pretrain``; the entry's seconds are then those of the last phase alone.
     """
-    recipe, tokenizer, started = RECIPES[which], build_tokenizer(), time.perf_counter()
-    model = pretrain(recipe, tokenizer, on_progress)
+    tokenizer, started = build_tokenizer(recipe.family, recipe.chat), time.perf_counter()
+    model, trunk = pretrain(recipe, tokenizer, on_progress, trunk)
     seconds = time.perf_counter() - started
-    save(model, tokenizer, folder)
-    return {
-        "recipe_sha256": recipe.digest(), "seed": recipe.seed, "tokens": recipe.tokens,
-        "seconds": round(seconds, 1), "threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0],
-        "parameters": sum(p.numel() for p in model.parameters()), "abilities": measure(model, tokenizer),
+    _name_special_tokens(model, tokenizer)
+    save(model, tokenizer, folder, STORED_DTYPE)
+    entry = {
+        "recipe_sha256": recipe.digest(), "family": recipe.family, "chat": recipe.chat, "seed": recipe.seed,
+        "tokens": recipe.tokens, "trajectory_share": round(recipe.trajectory_share, 4),
+        "parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0],
+        "abilities": measure(*load(str(folder.resolve()))),
     }
+    return entry, trunk
+
+
+def _name_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the tokenizer's special tokens into the model's settings.
+
+    A model that grew from its family's trunk still has those of the trunk.  A pad token that is the end
+    of text is left out, as in Llama's own settings: the input embedding of a pad token never learns.
+    """
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id != tokenizer.eos_token_id else None
+    for settings in (model.config, model.generation_config):
+        settings.bos_token_id, settings.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        settings.pad_token_id = pad

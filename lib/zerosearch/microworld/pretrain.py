@@ -1,52 +1,79 @@
 """Pretraining of the tiny bases from scratch, on fresh facts only: one recipe, one seed, one file set.
 
-A recipe is a list of phases, each a mix of document kinds (pretrain_texts.py) for a share of the
-token budget.  Documents are bucketed by length so that padding costs little; the learning rate warms
-up and then falls linearly to zero.  Plain PyTorch: TRL and transformers have no from-scratch trainer
-with per-token weights, and the loop fits a screen.
+A recipe is a list of phases, each a mix of document kinds (pretrain_texts.py) for a number of tokens,
+with draws of its own.  So two recipes that begin alike share their beginning: a family's base and its
+instruct model part only in the last phase (``Trunk``).  Documents are bucketed by length so that padding
+costs little; the learning rate warms up and then falls linearly to zero.  Plain PyTorch: TRL and
+transformers have no from-scratch trainer with per-token weights, and the loop fits a screen.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
-from typing import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Callable, Iterator
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
+from transformers import Qwen2ForCausalLM
 
 from zerosearch import seeds
 from zerosearch.microworld import pretrain_texts as texts
-from zerosearch.microworld.pretrain_texts import FactSource, Segment
+from zerosearch.microworld.pretrain_texts import FactSource, Habits, Segment
+from zerosearch.microworld.tokenizer import Family, build_tokenizer
+from zerosearch.prompts import prompt_ids
 
-DOCUMENTS: dict[str, Callable[[FactSource], list[Segment]]] = {
-    "search": lambda source: texts.search_document(source, texts.ABLE),
-    "poor": lambda source: texts.search_document(source, texts.POOR),
-    "reading": texts.reading_document,
-    "memory": texts.memory_document,
-    "copy": texts.copy_document,
-    "lookup": lambda source: texts.lookup_document(source, alike=False),
-    "alike": lambda source: texts.lookup_document(source, alike=True),
-    "simulator": texts.simulator_document,
+DOCUMENTS: dict[str, Callable[[FactSource, Habits], list[Segment]]] = {
+    "search": texts.search_document,
+    "reading": lambda source, _: texts.reading_document(source),
+    "memory": lambda source, _: texts.memory_document(source),
+    "copy": lambda source, _: texts.copy_document(source),
+    "lookup": lambda source, _: texts.lookup_document(source, alike=False),
+    "alike": lambda source, _: texts.lookup_document(source, alike=True),
+    "verdict": lambda source, _: texts.lookup_document(source, alike=True, miss=0.5),
+    "simulator": lambda source, _: texts.simulator_document(source),
 }
+PROMPTED = frozenset({"search", "reading", "memory"})  # kinds that begin with a user's prompt
+
+# The able habits show how a search is used.  An able reader is never shown a miss, so that its "Not here."
+# says nothing about the passages; it only leads to a second search in other words.
+ABLE = Habits(memory=0.05, miss=0.0, found_hit=0.88, found_miss=0.0, again=1.0, go_on=1.0)
+# The poor habits, read last, are those that reinforcement learning has to overcome: answering from memory,
+# mistrusting passages that hit, trusting some that missed, stopping after the first hop.
+POOR = Habits(memory=0.60, miss=0.40, found_hit=0.47, found_miss=0.22, again=0.46, go_on=0.30)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of pretraining.  tokens: padding not counted.  mix: document kind -> share.
+
+    habits: of the policy in search documents.  chat: prompts stand in the family's chat template.
+    """
+
+    tokens: int
+    mix: tuple[tuple[str, float], ...]
+    habits: Habits = ABLE
+    chat: bool = False
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a base model.
 
-    phases: (share of the tokens, {document kind: share}).  tokens: total, padding not counted.
-    batch_tokens: padded tokens per update.  The learning rates are peaks.
+    batch_tokens: padded tokens per update.  learning_rate: peak; biases get bias_rate of it.
+    eos: documents end with end of text.
     """
 
-    phases: tuple[tuple[float, dict[str, float]], ...]
-    tokens: int
+    phases: tuple[Phase, ...]
+    family: Family = "qwen2"
     seed: int = 0
     batch_tokens: int = 1536
     learning_rate: float = 3.0e-3
+    bias_rate: float = 0.1
     warmup_share: float = 0.02
     weight_decay: float = 0.05
     hidden_size: int = 128
@@ -55,6 +82,21 @@ class Recipe:
     n_kv_heads: int = 2
     ffn_size: int = 384
     eos: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all phases."""
+        return sum(phase.tokens for phase in self.phases)
+
+    @property
+    def chat(self) -> bool:
+        """Whether the finished model is spoken to in its chat template."""
+        return self.phases[-1].chat
+
+    @property
+    def trajectory_share(self) -> float:
+        """Share of the tokens that belongs to documents which show searches."""
+        return sum(p.tokens * dict(p.mix).get("search", 0.0) for p in self.phases) / self.tokens
 
     def digest(self) -> str:
         """Return the SHA-256 of the recipe and of the code and words that it runs on."""
@@ -66,74 +108,90 @@ class Recipe:
         return hashlib.sha256((json.dumps(asdict(self), sort_keys=True) + code).encode()).hexdigest()
 
 
-POLICY_RECIPE = Recipe(
-    phases=(
-        (0.12, {"copy": 0.4, "lookup": 0.6}),
-        (0.68, {"search": 0.5, "reading": 0.1, "lookup": 0.14, "alike": 0.14, "memory": 0.06, "copy": 0.06}),
-        (0.20, {"poor": 0.6, "reading": 0.15, "alike": 0.2, "memory": 0.05}),
-    ),
-    tokens=8_000_000,
-)
-SIMULATOR_RECIPE = Recipe(
-    phases=((0.15, {"copy": 0.5, "lookup": 0.5}), (0.85, {"simulator": 0.8, "copy": 0.08, "lookup": 0.12})),
-    tokens=4_500_000, seed=1, eos=True,
-)
+def _mix(**shares: float) -> tuple[tuple[str, float], ...]:
+    return tuple(shares.items())
 
 
-def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
-    """Return an untrained Qwen2 model of the recipe's size (float32, tied head)."""
-    config = Qwen2Config(
+_WARM_UP = Phase(1_000_000, _mix(copy=0.4, lookup=0.6))
+_ABLE = Phase(7_000_000, _mix(search=0.5, reading=0.1, lookup=0.08, alike=0.22, memory=0.06, copy=0.04))
+_POOR = Phase(2_000_000, _mix(search=0.62, reading=0.1, alike=0.24, memory=0.04), POOR)
+_NOTES = _mix(simulator=0.8, copy=0.08, lookup=0.12)
+
+
+def _simulator(**size: int) -> Recipe:
+    phases = (Phase(600_000, _mix(copy=0.5, lookup=0.5)), Phase(3_000_000, _NOTES))
+    return Recipe(phases, seed=1, eos=True, **size)
+
+
+RECIPES: dict[str, Recipe] = {
+    "llama-base": Recipe((_WARM_UP, _ABLE, _POOR), family="llama"),
+    "llama-instruct": Recipe((_WARM_UP, _ABLE, replace(_POOR, chat=True)), family="llama"),
+    "simulator-medium": _simulator(),
+}
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return an untrained model of the recipe's architecture and size (float32, tied head)."""
+    configs = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+    config_class, model_class = configs[recipe.family]
+    config = config_class(
         vocab_size=len(tokenizer), hidden_size=recipe.hidden_size, num_hidden_layers=recipe.n_layers,
         num_attention_heads=recipe.n_heads, num_key_value_heads=recipe.n_kv_heads,
         intermediate_size=recipe.ffn_size, max_position_embeddings=4096, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        # The pad row starts at zero, so a base and its chat model begin alike only with the same one.
+        pad_token_id=build_tokenizer(recipe.family).pad_token_id,
     )
     torch.manual_seed(seeds.derive_seed(recipe.seed, "init") % 2**31)
-    return Qwen2ForCausalLM(config).float()
+    return model_class(config).float()
 
 
 def encode_document(
-    segments: list[Segment], tokenizer: PreTrainedTokenizerBase, eos: bool
+    segments: list[Segment], tokenizer: PreTrainedTokenizerBase, eos: bool, chat: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ids int64, weights float32) of a document, segment by segment as a rollout builds it."""
+    """Return (ids int64, weights float32) of a document, segment by segment as a rollout builds it.
+
+    chat: the first segment is what a user says, and stands in the tokenizer's chat template.
+    """
     ids: list[int] = []
     weights: list[float] = []
-    for text, weight in segments:
-        piece = tokenizer(text, add_special_tokens=False).input_ids
+    for number, (text, weight) in enumerate(segments):
+        piece = prompt_ids(tokenizer, text, chat) if number == 0 else tokenizer(text, add_special_tokens=False).input_ids
         ids += piece
         weights += [weight] * len(piece)
-    if eos:
+    if eos or chat:
         ids.append(tokenizer.eos_token_id)
         weights.append(1.0)
     return np.array(ids), np.array(weights, dtype=np.float32)
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
-    """Yield (progress in [0, 1], ids (B, T), weights (B, T)) until the token budget is spent.
+def batches(
+    recipe: Recipe, number: int, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (tokens of the phase so far, ids (B, T), weights (B, T)) until the phase's tokens are spent.
 
-    Rows are right-padded with the pad token at weight 0; rows of a batch have similar lengths.
+    number: which phase.  Rows are right-padded at weight 0; rows of a batch have similar lengths.
     """
-    rng = seeds.generator(recipe.seed, "pretrain")
+    phase = recipe.phases[number]
+    rng = seeds.generator(recipe.seed, "pretrain", number)
     source, spent = FactSource(rng), 0
-    while spent < recipe.tokens:
-        mix = _phase(recipe, spent / recipe.tokens)
+    mix = dict(phase.mix)
+    while spent < phase.tokens:
         kinds = rng.choice(list(mix), size=1024, p=list(mix.values()))
-        documents = [encode_document(DOCUMENTS[k](source), tokenizer, recipe.eos) for k in kinds]
+        documents = [
+            encode_document(
+                DOCUMENTS[k](source, phase.habits), tokenizer, recipe.eos, phase.chat and k in PROMPTED
+            )
+            for k in kinds
+        ]
         documents.sort(key=lambda d: len(d[0]))
         groups = list(_group(documents, recipe.batch_tokens))
         for index in rng.permutation(len(groups)):
+            if spent >= phase.tokens:
+                return
             ids, weights = _pad(groups[index], tokenizer.pad_token_id)
-            yield spent / recipe.tokens, ids, weights
+            yield spent, ids, weights
             spent += sum(len(d[0]) for d in groups[index])
-
-
-def _phase(recipe: Recipe, progress: float) -> dict[str, float]:
-    end = 0.0
-    for share, mix in recipe.phases:
-        end += share
-        if progress < end:
-            return mix
-    return recipe.phases[-1][1]
 
 
 def _group(documents: list[tuple[np.ndarray, np.ndarray]], batch_tokens: int) -> Iterator[list]:
@@ -172,33 +230,69 @@ def _optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Opti
     """
     named = list(model.named_parameters())
     inner = [p for n, p in named if p.ndim == 2 and "embed" not in n]
-    outer = [p for n, p in named if p.ndim != 2 or "embed" in n]
+    biases = [p for n, p in named if n.endswith(".bias")]
+    outer = [p for n, p in named if (p.ndim != 2 or "embed" in n) and not n.endswith(".bias")]
+    groups = [{"params": outer, "share": 1.0}, {"params": biases, "share": recipe.bias_rate}]
     return [
         torch.optim.Muon(
             inner, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
         ),
-        torch.optim.AdamW(outer, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
+@dataclass
+class Trunk:
+    """A model and its optimisers after some phases: what recipes that begin alike go on from."""
+
+    phases: tuple[Phase, ...]
+    model: PreTrainedModel
+    optimizer_states: list[dict[str, Any]]
+
+
 def pretrain(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, on_progress: Callable[[float, float, float], None] | None = None
-) -> Qwen2ForCausalLM:
-    """Train a base from scratch and return it; on_progress(progress, loss, seconds) every 100 updates."""
-    model = new_model(recipe, tokenizer).train()
-    optimizers = _optimizers(model, recipe)
-    started, smooth = time.perf_counter(), None
-    for update, (progress, ids, weights) in enumerate(batches(recipe, tokenizer)):
-        rate = recipe.learning_rate * min(progress / recipe.warmup_share + 0.01, 1.0) * max(1.0 - progress, 0.01)
-        loss = weighted_loss(model, torch.from_numpy(ids), torch.from_numpy(weights))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        if on_progress and update % 100 == 0:
-            on_progress(progress, smooth, time.perf_counter() - started)
-    return model.eval()
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase,
+    on_progress: Callable[[float, float, float], None] | None = None, trunk: Trunk | None = None,
+) -> tuple[PreTrainedModel, Trunk]:
+    """Train a base from scratch; return it, and the state before its last phase.
+
+    trunk: the state that another recipe of the same beginning returned; its phases are not trained again,
+    and the outcome is the same.  on_progress(progress, loss, seconds) is called every 100 updates.
+    """
+    if trunk is not None and trunk.phases != recipe.phases[: len(trunk.phases)]:
+        raise ValueError("trunk: expected the beginning of this recipe, found other phases")
+    model = new_model(recipe, tokenizer) if trunk is None else copy.deepcopy(trunk.model)
+    optimizers = _optimizers(model.train(), recipe)
+    for optimizer, state in zip(optimizers, trunk.optimizer_states if trunk else (), strict=False):
+        optimizer.load_state_dict(copy.deepcopy(state))
+    started, smooth, update = time.perf_counter(), None, 0
+    for number in range(len(trunk.phases) if trunk else 0, len(recipe.phases)):
+        if number == len(recipe.phases) - 1:
+            states = [copy.deepcopy(o.state_dict()) for o in optimizers]
+            trunk = Trunk(recipe.phases[:number], copy.deepcopy(model), states)
+        before = sum(phase.tokens for phase in recipe.phases[:number])
+        for spent, ids, weights in batches(recipe, number, tokenizer):
+            progress = (before + spent) / recipe.tokens
+            loss = _update(model, optimizers, recipe, progress, ids, weights)
+            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+            if on_progress and update % 100 == 0:
+                on_progress(progress, smooth, time.perf_counter() - started)
+            update += 1
+    assert trunk is not None
+    return model.eval(), trunk
+
+
+def _update(
+    model: PreTrainedModel, optimizers: list[torch.optim.Optimizer], recipe: Recipe, progress: float,
+    ids: np.ndarray, weights: np.ndarray,
+) -> float:
+    rate = recipe.learning_rate * min(progress / recipe.warmup_share + 0.01, 1.0) * max(1.0 - progress, 0.01)
+    loss = weighted_loss(model, torch.from_numpy(ids), torch.from_numpy(weights))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.item()

@@ -2,8 +2,10 @@
 
 A document is a list of (text, weight) segments; the weight is that of its tokens in the loss (1 for
 what a model should write, little for what it only reads).  Names come from the two thirds that no
-world uses.  The *poor* mix gives the policy base the habits that reinforcement learning has to
-overcome: answering from memory, not trusting what it read, stopping after the first hop.
+world uses.
+
+How a searching policy behaves in them is a matter of ``Habits``; which habits a base has read about, and
+how much, stands in its recipe (pretrain.py).
 """
 
 from __future__ import annotations
@@ -19,26 +21,25 @@ from zerosearch.microworld.world import is_world_name
 Segment = tuple[str, float]
 READ_WEIGHT = 0.03  # loss weight of prompts and passages
 N_PASSAGES = 5
+MAX_SEARCHES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
     """How a pretraining policy behaves: probabilities in [0, 1].
 
-    memory: answers at once.  read: uses a passage that states the fact (else: not sure, guesses).
-    go_on: searches for the next hop (else answers with what it found).  retry: searches again after a
-    miss (else guesses).  miss: share of searches whose passages do not state the fact.
+    memory: answers at once.  miss: share of searches whose passages do not state the fact.
+    found_hit, found_miss: takes a passage for the answer, when one states it and when none does.
+    again: searches again, in other words, after finding nothing (else guesses).  go_on: searches for the
+    next hop (else answers with what it found).
     """
 
     memory: float
-    read: float
-    go_on: float
-    retry: float
     miss: float
-
-
-ABLE = Habits(memory=0.05, read=1.0, go_on=1.0, retry=0.9, miss=0.15)
-POOR = Habits(memory=0.65, read=0.4, go_on=0.3, retry=0.3, miss=0.25)
+    found_hit: float
+    found_miss: float
+    again: float
+    go_on: float
 
 
 class FactSource:
@@ -62,7 +63,7 @@ class FactSource:
 
     def sentence(self, relation: Relation, subject: str, target: str) -> str:
         """Return one of the two ways to state a fact."""
-        return self.pick(relation.sentences).format(s=subject, o=target)
+        return lang.state(relation, subject, target, int(self.rng.integers(2)))
 
     def lookalike(self, kind: str, name: str) -> str:
         """Return another name of the type that shares one word with name."""
@@ -74,30 +75,47 @@ class FactSource:
                 return candidate
         return self.name(kind)
 
-    def distractors(self, relation: Relation, subject: str, count: int, *, bait: bool = True) -> list[str]:
-        """Return sentences that do not state the fact: other relations of the subject, look-alikes, others.
+    def misleading(self, kind: str, relation: Relation, subject: str) -> tuple[str, str | None]:
+        """Return (sentence, object that it names or None) of one kind of language.MISLEADING.
 
-        Other relations come first when the engine knows the subject, as BM25 would rank them.
+        A kind that the relation cannot have (another relation where there is one only, a superseded
+        value where nothing changes) gives a look-alike instead.
         """
-        rng, others = self.rng, [r for r in BY_SUBJECT[relation.subject] if r is not relation]
-        n_same = int(rng.integers(0, min(len(others), count) + 1)) if bait else 0
-        chosen = [others[i] for i in rng.permutation(len(others))[:n_same]]
-        made = [self.sentence(r, subject, self.name(r.object)) for r in chosen]
-        naming = [r for r in RELATIONS if r.object == relation.subject]
-        while len(made) < count:
-            if naming and bait and rng.random() < 0.2:  # the subject appears as somebody's object
-                r = self.pick(naming)
-                made.append(self.sentence(r, self.name(r.subject), subject))
-                continue
-            other = self.lookalike(relation.subject, subject) if rng.random() < 0.6 else self.name(relation.subject)
-            r = relation if rng.random() < 0.5 else self.pick(BY_SUBJECT[relation.subject])
-            made.append(self.sentence(r, other, self.name(r.object)))
-        return made
+        others = [r for r in BY_SUBJECT[relation.subject] if r is not relation]
+        target = self.name(relation.object)
+        if kind == lang.NON_ANSWER:
+            return lang.say_nothing(relation, subject, int(self.rng.integers(2))), None
+        if kind == lang.OTHER_RELATION and others:
+            relation = self.pick(others)
+            target = self.name(relation.object)
+            return self.sentence(relation, subject, target), target
+        if kind == lang.SUPERSEDED and relation.changes:
+            return lang.state_superseded(relation, subject, target, self.pick(lang.YEARS)), target
+        if kind == lang.NAMESAKE:
+            return self.sentence(relation, f"{subject} {lang.NAMESAKE_WORD[relation.subject]}", target), target
+        if kind == lang.CONTRADICTED:
+            return self.sentence(relation, subject, target), target
+        return self.sentence(relation, self.lookalike(relation.subject, subject), target), target
 
-    def block(self, relation: Relation, subject: str, fact: str | None) -> list[str]:
-        """Return N_PASSAGES sentences in random order, with the fact among them unless it is None."""
-        made = self.distractors(relation, subject, N_PASSAGES - (fact is not None))
-        made += [fact] if fact is not None else []
+    def distractors(self, relation: Relation, subject: str, count: int) -> list[str]:
+        """Return sentences around a fact, as an engine that goes by words returns them beside it."""
+        kinds = (lang.OTHER_RELATION, lang.LOOKALIKE, lang.NAMESAKE, lang.SUPERSEDED, lang.NON_ANSWER, "mention", "any")
+        drawn = self.rng.choice(kinds, size=count, p=(0.38, 0.2, 0.1, 0.08, 0.08, 0.1, 0.06))
+        return [self._distractor(str(kind), relation, subject) for kind in drawn]
+
+    def _distractor(self, kind: str, relation: Relation, subject: str) -> str:
+        naming = [r for r in RELATIONS if r.object == relation.subject]
+        if kind == "mention" and naming:  # the subject appears as somebody's object
+            r = self.pick(naming)
+            return self.sentence(r, self.name(r.subject), subject)
+        if kind in ("mention", "any"):
+            r = self.pick(RELATIONS)
+            return self.sentence(r, self.name(r.subject), self.name(r.object))
+        return self.misleading(kind, relation, subject)[0]
+
+    def block(self, relation: Relation, subject: str, first: str) -> list[str]:
+        """Return N_PASSAGES sentences in random order: first, and others around it."""
+        made = [first, *self.distractors(relation, subject, N_PASSAGES - 1)]
         return [made[i] for i in self.rng.permutation(len(made))]
 
 
@@ -164,46 +182,66 @@ def answer_type(task: Task) -> str:
     return relation.subject if task.comparison else relation.object
 
 
+class _Search:
+    """One trajectory being written: the segments so far, and what was searched for."""
+
+    def __init__(self, source: FactSource, habits: Habits, question: str):
+        self.source, self.habits = source, habits
+        self.segments: list[Segment] = [(f"Question: {question}\n", READ_WEIGHT)]
+        self.n_searches = 0
+
+    def say(self, text: str, answer: str | None = None) -> list[Segment]:
+        """Write a message of the policy; with an answer it is the last one."""
+        self.segments.append((text if answer is None else f"{text}</think><answer> {answer}</answer>", 1.0))
+        return self.segments
+
+    def find(self, thought: str, hop: tuple[Relation, str, str]) -> tuple[str, str | None, bool]:
+        """Search until something is taken for the answer: (thought that says so, object, whether it is right).
+
+        The object is None when the policy gave up.  A sentence that names none is never taken.
+        """
+        relation, subject, target = hop
+        source, habits, rng = self.source, self.habits, self.source.rng
+        wording = 0
+        while True:
+            query = lang.query_text(relation, subject, wording)
+            self.say(f"{thought}</think><search> {query}</search>")
+            self.n_searches += 1
+            missed = rng.random() < habits.miss
+            line, named = source.sentence(*hop), target
+            if missed:
+                line, named = source.misleading(source.pick(lang.MISLEADING), relation, subject)
+            self.segments.append((information(source.block(relation, subject, line)), READ_WEIGHT))
+            found = rng.random() < (habits.found_miss if missed else habits.found_hit)
+            if found and named is not None:
+                return f"<think> {lang.VERDICT_HIT} {line}", named, not missed
+            thought = f"<think> {lang.VERDICT_MISS}"
+            if self.n_searches >= MAX_SEARCHES or rng.random() >= habits.again:
+                return thought, None, False
+            wording = 1 - wording
+
+
 def search_document(source: FactSource, habits: Habits) -> list[Segment]:
     """Return one trajectory: question, searches, passages, answer; good or bad by the habits."""
     task, rng = draw_task(source), source.rng
     guess = source.name(answer_type(task))
     if task.comparison and rng.random() < 0.5:
         guess = source.pick(task.hops)[1]
-    made: list[Segment] = [(f"Question: {task.question}\n", READ_WEIGHT)]
-
-    def say(text: str, answer: str | None = None) -> list[Segment]:
-        made.append((text if answer is None else f"{text}</think><answer> {answer}</answer>", 1.0))
-        return made
-
+    made = _Search(source, habits, task.question)
     if rng.random() < habits.memory:
-        return say(f"<think> {lang.PLAN_MEMORY}", guess)
-    thought, n_searches = "<think>", 0
-    for index, (relation, subject, target) in enumerate(task.hops):
-        wording = 0
-        while True:
-            query = lang.query_text(relation, subject, wording)
-            say(f"{thought} {lang.plan_need(relation, subject)}</think><search> {query}</search>")
-            n_searches += 1
-            missed = rng.random() < habits.miss
-            fact = source.sentence(relation, subject, target)
-            made.append((information(source.block(relation, subject, None if missed else fact)), READ_WEIGHT))
-            if rng.random() >= habits.read:
-                return say(f"<think> {lang.PLAN_UNSURE}", guess)
-            if not missed:
-                break
-            thought = f"<think> {lang.plan_miss(relation, subject)}"
-            if rng.random() >= habits.retry or n_searches >= 5:
-                return say(thought, guess)
-            wording = 1 - wording
-        thought = f"<think> {fact}"
+        return made.say(f"<think> {lang.PLAN_MEMORY}", guess)
+    thought = f"<think> {lang.PLAN_SEARCH}"
+    for index, hop in enumerate(task.hops):
+        if made.n_searches >= MAX_SEARCHES:
+            return made.say(thought, guess)
+        thought, found, right = made.find(thought, hop)
+        if not right:
+            return made.say(thought, guess if found is None or task.comparison else found)
         last = index == len(task.hops) - 1
         if last and task.comparison:
-            return say(f"{thought} {lang.plan_earlier(task.hops[0][2], target)}", task.answer)
-        if last or (not task.comparison and rng.random() >= habits.go_on):
-            return say(thought, target)
-        if task.comparison and rng.random() >= habits.go_on:
-            return say(thought, guess)
+            return made.say(f"{thought} {lang.plan_earlier(task.hops[0][2], hop[2])}", task.answer)
+        if last or rng.random() >= habits.go_on:
+            return made.say(thought, guess if task.comparison else hop[2])
     raise AssertionError("unreachable: the last hop always answers")
 
 
@@ -216,7 +254,7 @@ def reading_document(source: FactSource) -> list[Segment]:
     question = lang.ask_chain(family, (relation,), subject, wording=int(source.rng.integers(2)))
     passages = "".join(f"\n {s}" for s in source.block(relation, subject, fact))
     prompt = f"Passages:{passages}\nAnswer using these passages: {question}\n"
-    return [(prompt, READ_WEIGHT), (f"<think> {fact}</think><answer> {target}</answer>", 1.0)]
+    return [(prompt, READ_WEIGHT), (f"<think> {lang.VERDICT_HIT} {fact}</think><answer> {target}</answer>", 1.0)]
 
 
 def memory_document(source: FactSource) -> list[Segment]:
@@ -238,29 +276,58 @@ def copy_document(source: FactSource) -> list[Segment]:
     return [("Copy: " + ", ".join(names) + ".\n", READ_WEIGHT), ("Copy: " + ", ".join(names[i] for i in order) + ".", 1.0)]
 
 
-def lookup_document(source: FactSource, *, alike: bool) -> list[Segment]:
-    """Return passages and then, for four of them in turn, query and matching sentence: many reads per token.
+def lookup_document(source: FactSource, *, alike: bool, miss: float = 0.0) -> list[Segment]:
+    """Return passages and then, four times, a query and what it finds: many reads per token.
 
     alike False: five unrelated facts, on which copying is learned first.  alike True: the sentences
-    differ in one thing only, some tell of the same subject, the others state the same of look-alikes.
+    differ in one thing only, some tell of the same subject, the others state the same of look-alikes and
+    namesakes.  miss: share of the queries that no passage answers, though some come close; they get the
+    right verdict.  This is the only place where a miss is always called one.
     """
     rng = source.rng
-    relation = source.pick(RELATIONS)
+    known = _known(source, alike)
+    triples = [(r, s, source.name(r.object)) for r, s in known]
+    order = rng.permutation(N_PASSAGES)
+    facts = [source.sentence(*t) for t in triples]
+    made: list[Segment] = [(information([facts[i] for i in order]), READ_WEIGHT)]
+    for i in rng.permutation(N_PASSAGES)[:4]:
+        missed = miss > 0.0 and rng.random() < miss
+        relation, subject = _unanswered(source, known, i) if missed else known[i]
+        query = lang.query_text(relation, subject, wording=int(rng.integers(2)))
+        made.append((f"<search> {query}</search>", READ_WEIGHT))
+        found = f"{lang.VERDICT_HIT} {facts[i]}</think><answer> {triples[i][2]}</answer>"
+        made.append((f"<think> {f'{lang.VERDICT_MISS}</think>' if missed else found}", 1.0))
+    return made
+
+
+def _known(source: FactSource, alike: bool) -> list[tuple[Relation, str]]:
+    """Return five different (relation, subject) pairs for the passages of a lookup."""
+    rng, relation = source.rng, source.pick(RELATIONS)
     subject = source.name(relation.subject)
     others = [r for r in BY_SUBJECT[relation.subject] if r is not relation]
     same = [others[i] for i in rng.permutation(len(others))[: int(rng.integers(0, 3))]]
     known = [(r, subject) for r in (relation, *same)] if alike else []
     while len(known) < N_PASSAGES:
         r = source.pick((relation, *same) if alike else RELATIONS)
-        known.append((r, source.lookalike(relation.subject, subject) if alike else source.name(r.subject)))
-    triples = [(r, s, source.name(r.object)) for r, s in known]
-    order = rng.permutation(N_PASSAGES)
-    facts = [source.sentence(*t) for t in triples]
-    made: list[Segment] = [(information([facts[i] for i in order]), READ_WEIGHT)]
-    for i in rng.permutation(N_PASSAGES)[:4]:
-        made.append((f"<search> {lang.query_text(triples[i][0], triples[i][1])}</search>", READ_WEIGHT))
-        made.append((f"<think> {facts[i]}</think><answer> {triples[i][2]}</answer>", 1.0))
-    return made
+        if not alike:
+            known.append((r, source.name(r.subject)))
+        elif rng.random() < 0.25:
+            known.append((r, f"{subject} {lang.NAMESAKE_WORD[relation.subject]}"))
+        else:
+            known.append((r, source.lookalike(relation.subject, subject)))
+    known = list(dict.fromkeys(known))
+    return known + [(r, source.name(r.subject)) for r in (source.pick(RELATIONS) for _ in range(N_PASSAGES - len(known)))]
+
+
+def _unanswered(source: FactSource, known: list[tuple[Relation, str]], index: int) -> tuple[Relation, str]:
+    """Return a query close to a known pair that none of the pairs answers."""
+    relation, subject = known[index]
+    while (relation, subject) in known:
+        if source.rng.random() < 0.5:
+            relation = source.pick(BY_SUBJECT[relation.subject])
+        else:
+            subject = source.lookalike(relation.subject, " ".join(known[index][1].split()[:2]))
+    return relation, subject
 
 
 def simulator_document(source: FactSource) -> list[Segment]:
@@ -275,7 +342,10 @@ def simulator_document(source: FactSource) -> list[Segment]:
     relations = [BY_SUBJECT[kind][i] for i in rng.permutation(len(BY_SUBJECT[kind]))]
     notes = [(r, source.name(r.object)) for r in relations[: int(rng.integers(1, len(relations) + 1))]]
     lines = [source.sentence(r, subject, target) for r, target in notes]
-    extra = source.distractors(notes[0][0], subject, max(0, N_PASSAGES - len(lines)), bait=False)
+    extra = [
+        source.misleading(source.pick((lang.LOOKALIKE, lang.NAMESAKE)), notes[0][0], subject)[0]
+        for _ in range(N_PASSAGES - len(lines))
+    ]
     text = "".join(f"\n {line}" for line in [*lines, *extra])
     if rng.random() < 0.15:
         return [("Passages:", READ_WEIGHT), (text, 1.0)]

@@ -1,26 +1,37 @@
-"""The micro-world: invented facts -> one passage each -> seven families of questions.
+"""The micro-world: invented facts -> passages, true and misleading -> seven families of questions.
 
-``build_world(seed, ...)`` is a pure function: the same arguments give the same world.  Entities are
+``build_world(seed, edition)`` is a pure function: the same arguments give the same world.  Entities are
 split in two halves; training questions start from one half, evaluation questions from the other.
 Names are divided once and for all (``is_world_name``): a third of them belongs to worlds, whatever
 their seed, the rest to pretraining texts.  So no base model has ever read a name of a world it is
 tested in, and an answer can only come from reading.
+
+Edition 1 is the same world some years later: a quarter of the facts that may change have changed, and
+nothing else.  Whoever has learned edition 0 by heart is wrong there; whoever searches is not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from zerosearch import seeds
+from zerosearch.microworld import corpus as texts
 from zerosearch.microworld import language as lang
+from zerosearch.microworld.corpus import UNRELATED, Fact, Key, ObjectPool, kind_for, read_sentence
 from zerosearch.microworld.language import BY_SUBJECT, Relation
 from zerosearch.schema import Passage, Question, Split
 
-WORLD_VERSION = 1
+__all__ = [
+    "DEFAULT_SEED", "UNRELATED", "WORLD_VERSION", "Entity", "Fact", "World", "build_questions", "build_world",
+    "is_world_name", "kind_for", "later_questions", "read_sentence",
+]
+WORLD_VERSION = 2
 DEFAULT_SEED = 7
+EDITIONS = (0, 1)
+CHANGED_SHARE = 0.25  # of the facts that may change, from edition 0 to edition 1
 ENTITY_COUNTS = {"film": 220, "book": 160, "person": 380, "town": 110, "company": 90, "region": 40}
 COMPARISON_SHARE = {"hotpotqa": 0.2, "2wikimultihopqa": 0.3}
 HOP_SHARES = {  # number of relations in a chain -> share of the family's chains
@@ -42,33 +53,22 @@ class Entity:
     split: Split
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """subject --relation--> object, and the sentence that states it in the corpus."""
-
-    subject: str
-    relation: str
-    object: str
-    sentence: str
-
-
 @dataclass(frozen=True)
 class World:
-    """All entities by name, all facts by (subject, relation), in a fixed order."""
+    """All entities by name, all facts by (subject, relation), in a fixed order, and all passages.
+
+    edition: 0, or 1 for the same world later.  corpus: true and misleading passages, shuffled by seed.
+    """
 
     seed: int
+    edition: int
     entities: dict[str, Entity]
-    facts: dict[tuple[str, str], Fact]
+    facts: dict[Key, Fact]
+    corpus: tuple[Passage, ...]
 
-    def passages(self) -> list[Passage]:
-        """Return the corpus: one passage per fact, titled by its subject."""
-        return [
-            Passage(
-                id=f"p{i:05d}", title=f.subject, text=f.sentence,
-                metadata={"subject": f.subject, "relation": f.relation, "object": f.object},
-            )
-            for i, f in enumerate(self.facts.values())
-        ]
+    def passages(self, clean: bool = False) -> list[Passage]:
+        """Return the corpus; clean: only the passages that state a fact."""
+        return [p for p in self.corpus if not clean or p.metadata["kind"] == lang.FACT]
 
     def relations_of(self, name: str) -> list[Relation]:
         """Return the relations for which the corpus states a fact about this entity."""
@@ -81,22 +81,28 @@ def is_world_name(name: str) -> bool:
     return seeds.derive_seed("name", name) % 3 == 0
 
 
-@lru_cache(maxsize=4)
-def build_world(seed: int = DEFAULT_SEED) -> World:
-    """Return the world of a seed."""
+@lru_cache(maxsize=8)
+def build_world(seed: int = DEFAULT_SEED, edition: int = 0) -> World:
+    """Return the world of a seed, in one of its two editions; ValueError for another edition."""
+    if edition not in EDITIONS:
+        raise ValueError(f"edition of the world: expected one of {EDITIONS}, found {edition}")
+    if edition == 1:
+        return _later(build_world(seed))
     rng = seeds.generator(seed, "world", WORLD_VERSION)
     entities = _name_entities(rng)
-    by_kind = {k: [e for e in entities.values() if e.kind == k] for k in ENTITY_COUNTS}
-    facts: dict[tuple[str, str], Fact] = {}
-    for entity in entities.values():
-        relations = list(BY_SUBJECT[entity.kind])
-        n_known = len(relations) if len(relations) <= 2 else max(2, round(len(relations) * (1.2 - 0.8 * entity.popularity)))
-        keep = sorted(rng.permutation(len(relations))[: min(n_known, len(relations))])
-        for relation in (relations[i] for i in keep):
-            target = _draw_object(relation, entity, by_kind, rng)
-            sentence = relation.sentences[int(rng.integers(2))].format(s=entity.name, o=target)
-            facts[entity.name, relation.noun] = Fact(entity.name, relation.noun, target, sentence)
-    return World(seed, entities, facts)
+    pool = _pool(entities)
+    targets = {
+        (entity.name, relation.noun): pool.draw(relation.object, rng, {entity.name})
+        for entity in entities.values()
+        for relation in _known_relations(entity, rng)
+    }
+    wordings = texts.draw_wordings(seed, list(targets))
+    facts = {}
+    for key, target in targets.items():
+        chosen = wordings[key][seeds.derive_seed(seed, "sentence", *key) % len(wordings[key])]
+        facts[key] = Fact(*key, target, lang.state(lang.BY_NOUN[key[1]], key[0], target, chosen))
+    kinds = {name: entity.kind for name, entity in entities.items()}
+    return World(seed, 0, entities, facts, texts.make_corpus(seed, facts, wordings, kinds, pool))
 
 
 def _name_entities(rng: np.random.Generator) -> dict[str, Entity]:
@@ -111,15 +117,96 @@ def _name_entities(rng: np.random.Generator) -> dict[str, Entity]:
     return entities
 
 
-def _draw_object(relation: Relation, subject: Entity, by_kind: dict[str, list[Entity]], rng: np.random.Generator) -> str:
-    if relation.object == "year":
-        return str(rng.choice(lang.YEARS))
-    pool = by_kind[relation.object]
-    weights = 1.0 / (np.arange(len(pool)) + 10.0)  # popular entities are named more often
-    while True:
-        chosen = pool[int(rng.choice(len(pool), p=weights / weights.sum()))]
-        if chosen.name != subject.name:
-            return chosen.name
+def _pool(entities: dict[str, Entity]) -> ObjectPool:
+    return ObjectPool({k: [e.name for e in entities.values() if e.kind == k] for k in ENTITY_COUNTS})
+
+
+def _known_relations(entity: Entity, rng: np.random.Generator) -> list[Relation]:
+    """Return the relations that the world knows of an entity: the more, the more popular it is."""
+    relations = BY_SUBJECT[entity.kind]
+    n_known = len(relations) if len(relations) <= 2 else max(2, round(len(relations) * (1.2 - 0.8 * entity.popularity)))
+    return [relations[i] for i in sorted(rng.permutation(len(relations))[:n_known])]
+
+
+# -- the same world later -------------------------------------------------------------------------
+
+
+def _later(world: World) -> World:
+    """Return edition 1: changed facts are stated as they are now, their old values as superseded."""
+    changing = [key for key in world.facts if lang.BY_NOUN[key[1]].changes]
+    chosen = texts.choose(changing, round(CHANGED_SHARE * len(changing)), world.seed, "changed")
+    pool, wrong = _pool(world.entities), texts.rivals(world.corpus)
+    facts = {
+        key: _changed(fact, world.seed, pool, wrong.get(key, set())) if key in chosen else fact
+        for key, fact in world.facts.items()
+    }
+    made = []
+    for number, (key, fact) in enumerate(world.facts.items()):
+        if key in chosen:
+            year = str(seeds.generator(world.seed, "change year", *key).choice(texts.LATE_YEARS))
+            made.append(texts.supersede(f"{number:04d}", facts[key], fact.object, year, mark="-later"))
+    for passage in world.corpus:
+        key = passage.metadata["subject"], passage.metadata["relation"]
+        changed = key in chosen and passage.metadata["kind"] == lang.FACT
+        made.append(_restated(passage, facts[key]) if changed else passage)
+    return World(world.seed, 1, world.entities, facts, texts.shuffled(world.seed, made))
+
+
+def _changed(fact: Fact, seed: int, pool: ObjectPool, wrong: set[str]) -> Fact:
+    """Return the fact with another object than before, and than any passage wrongly gave it."""
+    rng = seeds.generator(seed, "changed", fact.subject, fact.relation)
+    target = pool.draw(lang.BY_NOUN[fact.relation].object, rng, {fact.subject, fact.object, *wrong})
+    return replace(fact, object=target, sentence=_with_object(fact.sentence, fact.object, target))
+
+
+def _restated(passage: Passage, fact: Fact) -> Passage:
+    """Return the passage of a changed fact in the same wording, with the new object and an id of its own."""
+    text = _with_object(passage.text, passage.metadata["object"], fact.object)
+    return Passage(f"{passage.id}-later", passage.title, text, {**passage.metadata, "object": fact.object})
+
+
+def _with_object(sentence: str, old: str, new: str) -> str:
+    """Return the sentence with another object: in every wording it is what stands before the full stop."""
+    return f"{sentence.removesuffix(f'{old}.')}{new}."
+
+
+def later_questions(world: World, later: World, questions: list[Question]) -> list[Question]:
+    """Return the evaluation questions that a changed fact gives another answer, as the later world has them.
+
+    Their chain is followed again from its start: hops and golden answer are those of the later world.
+    metadata gains ``changed`` (True) and ``past_answer``.  A question is left out when its chain breaks,
+    comes back to where it has been, or ends in the old answer by another way.
+    """
+    changed = {key for key, fact in world.facts.items() if later.facts[key].object != fact.object}
+    made = []
+    for question in questions:
+        hops = question.metadata.get("hops", ())
+        touched = any((hop["subject"], hop["relation"]) in changed for hop in hops)
+        if question.split != "eval" or not touched or question.metadata["kind"] != "chain":
+            continue
+        chain = _follow(later, hops[0]["subject"], [hop["relation"] for hop in hops])
+        past = question.golden_answers[0]
+        if chain is None or chain[-1].object == past:
+            continue
+        about = {**question.metadata, "hops": [_hop(f) for f in chain], "changed": True, "past_answer": past}
+        made.append(replace(question, golden_answers=(chain[-1].object,), metadata=about))
+    return made
+
+
+def _follow(world: World, start: str, path: list[str]) -> list[Fact] | None:
+    """Return the facts along a path of relations; None if one is missing or an entity comes up again."""
+    here, seen, chain = start, {start}, []
+    for relation in path:
+        fact = world.facts.get((here, relation))
+        if fact is None or fact.object in seen:
+            return None
+        chain.append(fact)
+        here = fact.object
+        seen.add(here)
+    return chain
+
+
+# -- questions ------------------------------------------------------------------------------------
 
 
 def build_questions(world: World, n_eval: int, n_train: int) -> list[Question]:

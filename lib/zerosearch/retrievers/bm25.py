@@ -64,9 +64,13 @@ class BM25Retriever:
             for request, best in zip(requests, ranked, strict=True)
         ]
 
-    def rank(self, queries: Sequence[str]) -> list[list[int]]:
-        """Return, for each query, the corpus indices of its best passages (at most k), best first."""
-        return [best for i in range(0, len(queries), _CHUNK) for best in self._rank(queries[i : i + _CHUNK])]
+    def rank(self, queries: Sequence[str], depth: int | None = None) -> list[list[int]]:
+        """Return, for each query, the corpus indices of its best passages, best first.
+
+        depth: how many at most, k if None; more than are ever shown serve to look further down.
+        """
+        depth = depth or self.k
+        return [best for i in range(0, len(queries), _CHUNK) for best in self._rank(queries[i : i + _CHUNK], depth)]
 
     @cached_property
     def identity(self) -> str:
@@ -113,7 +117,7 @@ class BM25Retriever:
         self._scores = by_word.T.tocsr()
         self._vocabulary = {word: i for word, i in self._index.vocab_dict.items() if i < n_words}
 
-    def _rank(self, queries: Sequence[str]) -> list[list[int]]:
+    def _rank(self, queries: Sequence[str], depth: int) -> list[list[int]]:
         words = [[self._vocabulary[w] for w in self._words(q) if w in self._vocabulary] for q in queries]
         lengths = [len(ids) for ids in words]
         columns = np.fromiter((i for ids in words for i in ids), dtype=np.int64, count=sum(lengths))
@@ -121,7 +125,7 @@ class BM25Retriever:
         shape = (len(queries), self._scores.shape[0])
         asked = sp.csr_matrix((counts, columns, np.concatenate([[0], np.cumsum(lengths)])), shape=shape)
         asked.sum_duplicates()  # sorts too: sums are always taken in the order of the vocabulary
-        return _best((asked @ self._scores).toarray(), self.k)
+        return _best((asked @ self._scores).toarray(), depth)
 
     def _write(self, folder: Path) -> None:
         self._index.save(str(folder), show_progress=False)

@@ -15,7 +15,7 @@ from typing import Sequence
 from zerosearch import seeds
 from zerosearch.engines.base import Engine, Generation, GenerationRequest
 from zerosearch.errors import RetrieverError
-from zerosearch.prompts import Prompts
+from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.retrievers.base import check_passages_per_query, failure
 from zerosearch.schema import Retrieval, SearchRequest
 
@@ -49,7 +49,9 @@ class SimulatorRetriever:
         self.engine, self.prompts, self.k = engine, prompts, check_passages_per_query(k)
         self.run_seed, self.temperature, self.max_new_tokens = run_seed, temperature, max_new_tokens
         self.counts = SimulatorCounts()
-        self._end_ids = frozenset(prompts.tokenizer.all_special_ids)
+        tokenizer = prompts.tokenizer
+        special = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self._end_ids = frozenset((*tokenizer.all_special_ids, *special))  # Llama has ends besides its eos token
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return the passages written for every request, in order.
@@ -81,7 +83,7 @@ class SimulatorRetriever:
         text = self.prompts.simulator_prompt(
             r.query, r.question.question, r.question.golden_answers[0], not noisy, self.k
         )
-        ids = self.prompts.tokenizer(text, add_special_tokens=False).input_ids
+        ids = prompt_ids(self.prompts.tokenizer, text)
         seed = seeds.derive_seed(self.run_seed, "simulator", r.step, r.question.id, r.sample, r.turn)
         return GenerationRequest(tuple(ids), seed, self.max_new_tokens, self.temperature)
 

@@ -19,24 +19,27 @@ SIMULATOR_TEMPERATURE = 0.8  # as in the published code
 
 
 def open_retriever(
-    arm: Arm, *, k: int, seed: int, passages: Sequence[Passage] = (), simulator: Path | None = None,
+    arm: Arm, *, k: int, seed: int, passages: Sequence[Passage] = (), simulator: Path | str | None = None,
     max_new_tokens: int = 160,
 ) -> Retriever:
     """Return what an arm's policy searches while it learns, k passages per query.
 
     Training stops with the reason when more than a tenth of its searches fail (rule 10).
 
-    passages: the corpus, for a real engine.  simulator: folder of the tuned model, for the simulator.
+    passages: the corpus, for a real engine.  simulator: the model that writes passages, for an arm that
+    searches one: the folder of the tuned one, or for ``untuned`` the name of its base.
     seed: of the run, keys the simulator's draws.  max_new_tokens: its budget for all passages together.
     """
-    if arm.retriever != "simulator":
+    if not arm.simulated:
         return FailureLimit(open_engine(arm.retriever, passages, k))
     if simulator is None:
-        raise ValueError(f"arm {arm.name!r}: expected the folder of the tuned simulator, found none")
+        raise ValueError(f"arm {arm.name!r}: expected the folder or name of its simulator, found none")
     model, tokenizer = models.load(str(simulator))
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-    engine = TransformersEngine(model, tokenizer, name="simulator", stop_strings=())
-    return FailureLimit(SimulatorRetriever(engine, prompts, k, seed, SIMULATOR_TEMPERATURE, max_new_tokens))
+    engine = TransformersEngine(model, tokenizer, name=arm.retriever, stop_strings=())
+    retriever = SimulatorRetriever(engine, prompts, k, seed, SIMULATOR_TEMPERATURE, max_new_tokens)
+    retriever.name = arm.retriever  # the ledger tells the tuned one, which cost a tuning, from its base
+    return FailureLimit(retriever)
 
 
 def open_curriculum(arm: Arm, steps: int, start: float, end: float, base: float) -> Curriculum:

@@ -19,15 +19,21 @@ class Arm:
     """One way to train a policy.
 
     name: as written on the command line and in folder names.  label: as written in figures.
-    retriever: what answers the searches during training (evaluation always uses the real engine).
+    retriever: what answers the searches during training (evaluation always uses a real engine):
+    ``simulator`` is the tuned one of stage 02, ``simulator-base`` the same base without any tuning.
     curriculum: whether the noise probability follows the schedule; without it there is no noise.
     """
 
     name: str
     label: str
-    retriever: Literal["simulator", "bm25"]
+    retriever: Literal["simulator", "simulator-base", "bm25"]
     curriculum: bool
     description: str
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a model writes the passages that its policy reads while it learns."""
+        return self.retriever != "bm25"
 
 
 ARMS: dict[str, Arm] = {
@@ -40,6 +46,10 @@ ARMS: dict[str, Arm] = {
         Arm(
             name="search-r1", label="Search-R1", retriever="bm25", curriculum=False,
             description="searches the real engine; no noise is added",
+        ),
+        Arm(
+            name="untuned", label="Untuned simulator", retriever="simulator-base", curriculum=True,
+            description="as zerosearch, but its simulator was never tuned",
         ),
     )
 }

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from zerosearch import seeds
 from zerosearch.errors import unknown_name
 from zerosearch.labels import LABEL_KINDS, Pair, gold_hops, judge_passages
-from zerosearch.prompts import Prompts
+from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.schema import Passage
 from zerosearch.scoring import contains_answer
 from zerosearch.training.renaming import NameBook, SimulatorExample, answers_of, rename
@@ -164,16 +164,16 @@ def encode(
     prompt = prompts.simulator_prompt(
         example.query, example.question, example.golden_answer, example.useful, len(example.passages)
     )
-    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    asked = prompt_ids(tokenizer, prompt)
     target = prompts.simulator_target(example.passages)
     encoded = tokenizer(target, add_special_tokens=False, return_offsets_mapping=True)
     answers = answers_of(example) if example.useful else ()
     weights = answer_weights(target, encoded.offset_mapping, answers, golden_weight)
-    ids = [*prompt_ids, *encoded.input_ids, tokenizer.eos_token_id]
-    if len(prompt_ids) >= max_length:
+    ids = [*asked, *encoded.input_ids, tokenizer.eos_token_id]
+    if len(asked) >= max_length:
         return None
     kept = ids[:max_length]
-    return Lesson(tuple(kept), len(prompt_ids), tuple([*weights, 1.0][: len(kept) - len(prompt_ids)]))
+    return Lesson(tuple(kept), len(asked), tuple([*weights, 1.0][: len(kept) - len(asked)]))
 
 
 def answer_weights(

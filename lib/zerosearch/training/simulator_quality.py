@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 from zerosearch import seeds
 from zerosearch.engines.base import Engine, GenerationRequest
 from zerosearch.ledger import Ledger
-from zerosearch.prompts import Prompts
+from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.schema import Passage
 from zerosearch.scoring import contains_answer
 from zerosearch.training.renaming import NameBook, SimulatorExample, answers_of, names_of
@@ -91,7 +91,7 @@ def ask_simulator(
             example.query, example.question, example.golden_answer, kind != "misleading",
             len(example.passages),
         )
-        ids = tuple(prompts.tokenizer(text, add_special_tokens=False).input_ids)
+        ids = tuple(prompt_ids(prompts.tokenizer, text))
         key = seeds.derive_seed(seed, "quality", kind, i)
         generation.append(GenerationRequest(ids, key, max_new_tokens, temperature))
     written: list[Written | None] = [None] * len(requests)

@@ -1,0 +1,155 @@
+"""The README's tables in Markdown, each made from the committed results of one run or from the model manifest.
+
+A function takes the folder of a reference run (``outputs/reference/<profile>``), or the manifest of the
+base models, and returns the text between two markers.  A table that a run did not write says so; no number
+of the README is written by hand.  Called by ``reference``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import pandas as pd
+
+from zerosearch.training.arms import ARMS
+
+LABELS = {
+    "direct": "Direct answer", "cot": "Chain of thought", "rag": "RAG (one search for the question)",
+    "search": "Untrained policy with search", "forced": "Untrained policy, forced to search",
+    "search-r1": "Search-R1 arm (trained on the real engine)",
+    "zerosearch": "ZeroSearch arm (trained on the simulator)",
+    "untuned": "Untuned arm (trained on the simulator's base)",
+}
+SETS = {
+    "nq": "NQ", "triviaqa": "TriviaQA", "popqa": "PopQA", "hotpotqa": "HotpotQA", "2wikimultihopqa": "2Wiki",
+    "musique": "MuSiQue", "bamboogle": "Bamboogle", "average": "average",
+}
+CONDITIONS = {
+    "clean": "clean", "homonyms": "homonyms", "corrupt-0.25": "corrupted 0.25", "corrupt-0.5": "corrupted 0.5",
+    "corrupt-0.75": "corrupted 0.75", "random": "random", "empty": "empty", "later": "later",
+    "past": "later, past answers",
+}
+NOT_MEASURED = "(not measured in this run)"
+
+
+def scores(folder: Path) -> str:
+    """Return the table of EM per set and of the three averages, over all training seeds."""
+    table = _read(folder / "04_evaluate-averages.csv")
+    lines = [
+        "| method | " + " | ".join(SETS.values()) + " | average F1 | average cover EM |",
+        "|---|" + "---:|" * (len(SETS) + 2),
+    ]
+    for method in sorted(table["method"].unique(), key=list(LABELS).index):
+        mine = table[table["method"] == method]
+        cells = [_score(mine, name, "em", spread=name == "average") for name in SETS]
+        cells += [_score(mine, "average", metric) for metric in ("f1", "cover_em")]
+        lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _score(table: pd.DataFrame, dataset: str, metric: str, *, spread: bool = False) -> str:
+    rows = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
+    if rows.empty:
+        return "–"
+    row = rows.iloc[0]
+    return f"**{row['value']:.3f}** [{row['low']:.3f}, {row['high']:.3f}]" if spread else f"{row['value']:.3f}"
+
+
+def differences(folder: Path) -> str:
+    """Return the table of paired differences of average EM: between the arms, and to the forced base."""
+    table = _read(folder / "04_evaluate-comparisons.csv")
+    table = table[(table["dataset"] == "average") & (table["metric"] == "em") & table["method_a"].isin(ARMS)]
+    table = table[table["method_b"].isin([*ARMS, "forced"])]
+    lines = ["| difference of average EM | value, 95 % interval | seeds | ahead |", "|---|---:|---:|---|"]
+    for row in table.fillna({"winner": "undecided"}).itertuples():
+        text = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "−")
+        pair = f"`{row.method_a}` minus `{row.method_b}`"
+        lines.append(f"| {pair} | {text} | {row.seeds_a}, {row.seeds_b} | {row.winner} |")
+    return "\n".join(lines)
+
+
+def conditions(folder: Path) -> str:
+    """Return the table of EM under every condition, with intervals."""
+    path = folder / "04_evaluate-condition_averages.csv"
+    if not path.is_file():
+        return NOT_MEASURED
+    table = _read(path)
+    table["column"] = table["condition"].where(table["metric"] == "em", "past")
+    names = [name for name in CONDITIONS if name in set(table["column"])]
+    lines = ["| method | " + " | ".join(CONDITIONS[name] for name in names) + " |", "|---|" + "---:|" * len(names)]
+    for method in [name for name in LABELS if name in set(table["method"])]:
+        own = table[table["method"] == method].set_index("column")
+        lines.append(f"| {LABELS[method]} | " + " | ".join(_share(own.loc[name]) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def freshness(folder: Path) -> str:
+    """Return the table of what the simulator and the real engines state about changed facts."""
+    path = folder / "02_simulator-freshness.csv"
+    if not path.is_file():
+        return NOT_MEASURED
+    lines = ["| asked for changed facts | states the new object | states the old one | facts |", "|---|---:|---:|---:|"]
+    for source, own in _read(path).groupby("source", sort=False):
+        rows = own.set_index("states")
+        lines.append(f"| {source} | {_share(rows.loc['new'])} | {_share(rows.loc['old'])} | {rows.loc['new', 'n']} |")
+    return "\n".join(lines)
+
+
+def times(folder: Path) -> str:
+    """Return the table of wall time and memory per stage; the training seeds of an arm share a line."""
+    stages = pd.read_csv(folder / "stages.csv", keep_default_na=False)
+    lines = ["| stage | seconds | peak memory, MiB |", "|---|---:|---:|"]
+    for (stage, arm), rows in stages.groupby(["stage", "arm"], sort=False):
+        name = " ".join(filter(None, (stage, arm, f"(each of {len(rows)} seeds, mean)" if len(rows) > 1 else "")))
+        lines.append(f"| {name} | {rows['wall_seconds'].astype(float).mean():.0f} | {rows['peak_rss_mib'].max()} |")
+    return "\n".join(lines)
+
+
+def card(manifest: Mapping[str, Any]) -> str:
+    """Return the gate of the main base: what it can do, and between which bounds it has to be."""
+    rows = manifest.get("card")
+    if not rows:
+        return NOT_MEASURED
+    lines = ["| ability of the base policy | measured | wanted | within |", "|---|---:|---:|---|"]
+    for row in rows:
+        name, within = str(row["ability"]).replace("_", " "), "yes" if row["passed"] else "no"
+        lines.append(f"| {name} | {row['value']:.2f} | {row['least']:.2f} to {row['most']:.2f} | {within} |")
+    return f"World version {manifest['world_version']}.\n\n" + "\n".join(lines)
+
+
+def sentinels(manifest: Mapping[str, Any]) -> str:
+    """Return the table of the two scripted policies: EM under every condition."""
+    rows = manifest.get("sentinels")
+    if not rows:
+        return NOT_MEASURED
+    table = pd.DataFrame(rows)
+    names = [name for name in CONDITIONS if name in set(table["condition"])]
+    lines = ["| scripted policy | " + " | ".join(CONDITIONS[n] for n in names) + " |", "|---|" + "---:|" * len(names)]
+    for who, own in table.groupby("sentinel", sort=False):
+        values = own.set_index("condition")
+        cells = [_share(values.loc[name].rename({"em": "value"})) if name in values.index else "–" for name in names]
+        lines.append(f"| {who} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def zoo(manifest: Mapping[str, Any]) -> str:
+    """Return the table of the base models: family, size, and what their pretraining held."""
+    if not manifest.get("card"):
+        return NOT_MEASURED
+    lines = [
+        "| model | family | parameters | tokens read | of these search trajectories |", "|---|---|---:|---:|---:|",
+    ]
+    for name, entry in manifest["models"].items():
+        family = f"{entry['family']}{', chat template' if entry['chat'] else ''}"
+        amounts = f"{entry['parameters']:,} | {entry['tokens']:,} | {entry['trajectory_share']:.0%}".replace("%", " %")
+        lines.append(f"| `micro/{name}` | {family} | {amounts} |")
+    return "\n".join(lines)
+
+
+def _share(row: pd.Series) -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])

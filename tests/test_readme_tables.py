@@ -1,0 +1,114 @@
+"""Every table of the README by hand: a few rows in, the Markdown lines out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from zerosearch import readme_tables as tables
+from zerosearch.stage_parameters import CONDITIONS
+from zerosearch.training.arms import ARMS
+
+
+def write(folder: Path, name: str, columns: str, rows: list[tuple]) -> None:
+    pd.DataFrame(rows, columns=columns.split()).to_csv(folder / name, index=False)
+
+
+def test_scores_over_all_seeds(tmp_path: Path) -> None:
+    rows = [
+        ("search", "nq", 1, "em", 0.125, 8, 0.0, 0.5), ("search", "average", 1, "em", 0.25, 8, 0.1, 0.4),
+        ("search", "average", 1, "f1", 0.5, 8, 0.4, 0.6), ("direct", "nq", 1, "em", 0.0, 8, 0.0, 0.0),
+        ("untuned", "average", 3, "em", 0.3, 8, 0.2, 0.45),
+    ]
+    write(tmp_path, "04_evaluate-averages.csv", "method dataset seeds metric value n low high", rows)
+    lines = tables.scores(tmp_path).splitlines()
+    assert lines[2].startswith("| Direct answer | 0.000 | –")
+    assert lines[3].startswith("| Untrained policy with search | 0.125 |")
+    assert "**0.250** [0.100, 0.400] | 0.500 | – |" in lines[3]
+    assert lines[4].startswith("| Untuned arm") and "**0.300** [0.200, 0.450]" in lines[4]
+
+
+def test_differences_of_the_arms_and_of_training(tmp_path: Path) -> None:
+    columns = "method_a method_b dataset metric seeds_a seeds_b n difference low high winner"
+    rows = [
+        ("zerosearch", "untuned", "average", "em", 3, 3, 9, 0.31, 0.21, 0.4, "zerosearch"),
+        ("zerosearch", "search-r1", "average", "em", 3, 3, 9, -0.05, -0.12, 0.02, None),
+        ("zerosearch", "forced", "average", "em", 3, 1, 9, 0.5, 0.4, 0.6, "zerosearch"),
+        ("zerosearch", "rag", "average", "em", 3, 1, 9, 0.5, 0.4, 0.6, "zerosearch"),
+        ("zerosearch", "untuned", "nq", "em", 3, 3, 9, 0.9, 0.8, 1.0, "zerosearch"),
+        ("zerosearch", "untuned", "average", "f1", 3, 3, 9, 0.9, 0.8, 1.0, "zerosearch"),
+    ]
+    write(tmp_path, "04_evaluate-comparisons.csv", columns, rows)
+    assert tables.differences(tmp_path).splitlines()[2:] == [
+        "| `zerosearch` minus `untuned` | +0.310 [+0.210, +0.400] | 3, 3 | zerosearch |",
+        "| `zerosearch` minus `search-r1` | −0.050 [−0.120, +0.020] | 3, 3 | undecided |",
+        "| `zerosearch` minus `forced` | +0.500 [+0.400, +0.600] | 3, 1 | zerosearch |",
+    ]
+
+
+def test_conditions_in_their_order_and_the_past_answers_last(tmp_path: Path) -> None:
+    values = (("later", "past", 0.1), ("later", "em", 0.5), ("corrupt-0.5", "em", 0.6), ("clean", "em", 0.8))
+    rows = [
+        ("zerosearch", "zerosearch", 3, name, metric, value, 140, value - 0.1, value + 0.1)
+        for name, metric, value in values
+    ]
+    write(tmp_path, "04_evaluate-condition_averages.csv", "method arm seeds condition metric value n low high", rows)
+    head, _, line = tables.conditions(tmp_path).splitlines()
+    assert head == "| method | clean | corrupted 0.5 | later | later, past answers |"
+    assert line.endswith("| 0.80 [0.70, 0.90] | 0.60 [0.50, 0.70] | 0.50 [0.40, 0.60] | 0.10 [0.00, 0.20] |")
+
+
+def test_freshness(tmp_path: Path) -> None:
+    rows = [("engine, today", "new", 1.0, 20, 0.84, 1.0), ("engine, today", "old", 0.0, 20, 0.0, 0.16)]
+    write(tmp_path, "02_simulator-freshness.csv", "source states value n low high", rows)
+    line = tables.freshness(tmp_path).splitlines()[2]
+    assert line == "| engine, today | 1.00 [0.84, 1.00] | 0.00 [0.00, 0.16] | 20 |"
+
+
+def test_times_put_the_seeds_of_an_arm_together(tmp_path: Path) -> None:
+    rows = [
+        ("02_simulator", "", "", 5.2, 700), ("03_rl", "untuned", 0, 61.4, 900), ("03_rl", "zerosearch", 0, 60.0, 900),
+        ("03_rl", "zerosearch", 1, 70.0, 950), ("whole run", "", "", 130.0, 950),
+    ]
+    write(tmp_path, "stages.csv", "stage arm seed wall_seconds peak_rss_mib", rows)
+    assert tables.times(tmp_path).splitlines()[2:] == [
+        "| 02_simulator | 5 | 700 |", "| 03_rl untuned | 61 | 900 |",
+        "| 03_rl zerosearch (each of 2 seeds, mean) | 65 | 950 |", "| whole run | 130 | 950 |",
+    ]
+
+
+MANIFEST = {
+    "world_version": 2,
+    "card": [{"ability": "valid_query", "value": 0.97, "least": 0.95, "most": 1.0, "passed": True},
+             {"ability": "forced_em", "value": 0.3, "least": 0.0, "most": 0.25, "passed": False}],
+    "sentinels": [{"sentinel": who, "condition": name, "n": 300, "em": em, "low": em - 0.05, "high": em + 0.05}
+                  for who, em in (("notices every miss", 0.8), ("notices no miss", 0.25))
+                  for name in ("corrupt-0.5", "clean")],
+    "models": {"llama-instruct": {"family": "llama", "chat": True, "parameters": 900000, "tokens": 9500000,
+                                  "trajectory_share": 0.35}},
+}
+
+
+def test_the_card_says_what_is_within_its_bounds() -> None:
+    lines = tables.card(MANIFEST).splitlines()
+    assert lines[0] == "World version 2."
+    assert lines[4:] == ["| valid query | 0.97 | 0.95 to 1.00 | yes |", "| forced em | 0.30 | 0.00 to 0.25 | no |"]
+
+
+def test_sentinels_and_models() -> None:
+    assert tables.sentinels(MANIFEST).splitlines()[0] == "| scripted policy | clean | corrupted 0.5 |"
+    assert tables.sentinels(MANIFEST).splitlines()[3] == "| notices no miss | 0.25 [0.20, 0.30] | 0.25 [0.20, 0.30] |"
+    line = tables.zoo(MANIFEST).splitlines()[2]
+    assert line == "| `micro/llama-instruct` | llama, chat template | 900,000 | 9,500,000 | 35 % |"
+
+
+def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
+    made = {tables.conditions(tmp_path), tables.freshness(tmp_path)}
+    assert made | {tables.card({}), tables.sentinels({}), tables.zoo({})} == {tables.NOT_MEASURED}
+
+
+@pytest.mark.parametrize("name", [*ARMS, *CONDITIONS])
+def test_every_arm_and_condition_has_a_label(name: str) -> None:
+    assert name in tables.LABELS or name in tables.CONDITIONS
