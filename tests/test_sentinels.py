@@ -84,8 +84,8 @@ AGAIN = missed("director", "Silver Harbor") + asks("director", "Silver Harbor", 
 @pytest.mark.parametrize("notices", [True, False])
 def test_both_begin_with_the_right_query_and_follow_what_is_right(notices: bool) -> None:
     assert message(CHAIN, notices) == f"<think> {lang.PLAN_SEARCH}</think>{asks('director', 'Silver Harbor')}"
-    assert message(CHAIN, notices, [OTHER, RIGHT]) == f"<think> {RIGHT}</think>{asks('birthplace', 'Alda Falk')}"
-    assert message(CHAIN, notices, [RIGHT], [BORN]) == f"<think> {BORN}</think><answer> Port Amber</answer>"
+    assert message(CHAIN, notices, [OTHER, RIGHT]) == f"<think> {lang.VERDICT_HIT} {RIGHT}</think>{asks('birthplace', 'Alda Falk')}"
+    assert message(CHAIN, notices, [RIGHT], [BORN]) == f"<think> {lang.VERDICT_HIT} {BORN}</think><answer> Port Amber</answer>"
 
 
 @pytest.mark.parametrize("lines", [[WRONG], [NAMESAKE], [LOOKALIKE], [OTHER, EMPTY], ["no sentence of the world"], []])
@@ -94,7 +94,7 @@ def test_who_notices_searches_again_in_the_other_wording(lines: list[str]) -> No
     back_again = missed("director", "Silver Harbor", 1) + asks("director", "Silver Harbor")
     assert message(CHAIN, True, lines, lines) == back_again
     # the first query of every hop is in wording 0
-    assert message(CHAIN, True, lines, [RIGHT]) == f"<think> {RIGHT}</think>{asks('birthplace', 'Alda Falk')}"
+    assert message(CHAIN, True, lines, [RIGHT]) == f"<think> {lang.VERDICT_HIT} {RIGHT}</think>{asks('birthplace', 'Alda Falk')}"
     next_hop = missed("birthplace", "Alda Falk") + asks("birthplace", "Alda Falk", 1)
     assert message(CHAIN, True, lines, [RIGHT], []) == next_hop
 
@@ -110,7 +110,7 @@ def test_who_notices_searches_again_in_the_other_wording(lines: list[str]) -> No
     ],
 )
 def test_who_notices_nothing_takes_the_best_looking_line(lines: list[str], taken: str, object_: str) -> None:
-    assert message(CHAIN, False, lines) == f"<think> {taken}</think>{asks('birthplace', object_)}"
+    assert message(CHAIN, False, lines) == f"<think> {lang.VERDICT_HIT} {taken}</think>{asks('birthplace', object_)}"
 
 
 def test_without_any_object_even_the_credulous_search_again() -> None:
@@ -134,14 +134,14 @@ def test_superseded_values_come_after_lookalikes_and_before_other_relations() ->
 
 def test_comparisons() -> None:
     first, second = says("release year", "Silver Harbor", "1931", 1), says("release year", "Iron Anchor", "1900")
-    assert message(COMPARISON, True, [first]) == f"<think> {first}</think>{asks('release year', 'Iron Anchor')}"
-    compared = f"<think> {second} {lang.plan_earlier('1900', '1931')}</think><answer> Iron Anchor</answer>"
+    assert message(COMPARISON, True, [first]) == f"<think> {lang.VERDICT_HIT} {first}</think>{asks('release year', 'Iron Anchor')}"
+    compared = f"<think> {lang.VERDICT_HIT} {second} {lang.plan_earlier('1900', '1931')}</think><answer> Iron Anchor</answer>"
     assert message(COMPARISON, True, [first], [second]) == compared
     wrong = says("release year", "Iron Anchor", "1950", 1)
-    misled = f"<think> {wrong} {lang.plan_earlier('1931', '1950')}</think><answer> Silver Harbor</answer>"
+    misled = f"<think> {lang.VERDICT_HIT} {wrong} {lang.plan_earlier('1931', '1950')}</think><answer> Silver Harbor</answer>"
     assert message(COMPARISON, False, [first], [wrong]) == misled
     star = says("star", "Iron Anchor", "Juno Quist")  # no year: nothing to compare
-    assert message(COMPARISON, False, [first], [star]) == f"<think> {star}</think><answer> Silver Harbor</answer>"
+    assert message(COMPARISON, False, [first], [star]) == f"<think> {lang.VERDICT_HIT} {star}</think><answer> Silver Harbor</answer>"
 
 
 def test_budgets_are_kept() -> None:
