@@ -266,6 +266,7 @@ def test_versions_and_machine() -> None:
     assert environment.installed_version("no-such-package") is None
     facts = environment.machine()
     assert facts["n_cpus"] >= 1 and facts["python"].startswith("3.") and facts["device"]
+    assert facts["cpu"].strip() and "\n" not in facts["cpu"]
     assert environment.peak_rss_mib() > 10
 
 

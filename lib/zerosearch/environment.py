@@ -46,15 +46,27 @@ def installed_version(name: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Return python, platform, n_cpus and device (``cpu``, or the GPU's name where torch uses one)."""
+    """Return python, platform, cpu (the processor's name), n_cpus and device (``cpu``, or the GPU's name where
+    torch uses one)."""
     torch = sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_available()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": processor(),
         "n_cpus": usable_cpus(),
         "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
     }
+
+
+def processor() -> str:
+    """Return the processor's name: sums come out differently in the last bits on another one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def usable_cpus() -> int:
