@@ -48,13 +48,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "published_costs",
         "published",
         "prices",
+        "comparing",
         "reference",
         "readme_tables",
         "figures",
         "report",
         "display",
     ),
-    ("jobs", "checks", "pipeline", "console", "notebook_runner", "options", "cli"),
+    ("jobs", "checks", "pipeline", "console", "notebook_runner", "options", "verify", "compare_runs", "cli"),
 )
 # Modules that stand higher than the rest of their package: they let bases and sentinels play.
 LIFTED = {"microworld.abilities": "evaluation", "microworld.bases": "evaluation", "microworld.sentinels": "evaluation"}

@@ -43,6 +43,7 @@ __all__ = [
     "replace_folder",
     "require",
     "run_dir",
+    "shown",
     "stage_dir",
     "write_atomic",
 ]
@@ -117,7 +118,7 @@ def require(run: str, stage: str, name: str, arm: str | None = None, seed: int |
     options = f" --arms {arm} --seeds {seed}" if arm is not None else ""
     command = f"./run_all.sh --run {run} --profile {_profile_of(run)}{options}"
     raise MissingInput(
-        f"expected {_shown(path)} from stage {stage}, found nothing there; make it with "
+        f"expected {shown(path)} from stage {stage}, found nothing there; make it with "
         f"notebooks/{NOTEBOOKS[stage]}.ipynb or `{command} --only {stage}` "
         f"(with everything before it: `{command}`)"
     )
@@ -296,6 +297,6 @@ def _profile_of(run: str) -> str:
     return files.read_json(settings)["profile"] if settings.is_file() else "smoke"
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """Return a path as a reader would type it: relative to the project where it is inside."""
     return str(path.relative_to(REPO)) if path.is_relative_to(REPO) else str(path)

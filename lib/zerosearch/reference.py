@@ -10,16 +10,19 @@ import json
 import shutil
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Callable, Iterator
 
 import pandas as pd
 
 from zerosearch import artifacts, files, readme_tables
+from zerosearch.comparing import facts
 from zerosearch.errors import MissingInput, WorkbookError
-from zerosearch.microworld import models
 
 README = artifacts.REPO / "README.md"
 REFERENCE = artifacts.REPO / "outputs" / "reference"
+MADE_BY = "made_by.json"
 SCORE_COLUMNS = ["method", "dataset", "seed", "metric", "value", "n", "low", "high"]
 
 
@@ -29,45 +32,77 @@ def publish(run: str) -> Path:
     Of several training seeds only the lowest leaves its curves as pictures; all are in the tables.
     Raises MissingInput when stage 05 has not finished.
     """
-    root = artifacts.run_dir(run)
     artifacts.require(run, "05", artifacts.MANIFEST)
     manifest = artifacts.read_manifest(run, "05")
     folder = REFERENCE / manifest["parameters"]["profile"]
-    kinds = (".csv",) if folder.name == "smoke" else (".csv", ".png")  # rough figures are not worth their bytes
 
     def write(temporary: Path) -> None:
-        scores = files.read_table(artifacts.require(run, "04", "scores.parquet"))
-        scores[SCORE_COLUMNS].round(6).to_csv(temporary / "scores.csv", index=False, lineterminator="\n")
-        for path in sorted(root.rglob("*")):
-            parts = path.relative_to(root).parts
-            if path.suffix in kinds and path.name != "scores.csv" and not _left_out(root, parts):
-                name = "-".join(part for part in parts if part != "figures")
+        for name, make in tables(run).items():
+            (temporary / name).write_bytes(make())
+        if folder.name != "smoke":  # rough figures are not worth their bytes
+            for name, path in _kept_files(artifacts.run_dir(run), ".png"):
                 shutil.copyfile(path, temporary / name)
-        _metrics(root).to_csv(temporary / "03_rl-metrics.csv", index=False, lineterminator="\n")
-        _stages(root).to_csv(temporary / "stages.csv", index=False, lineterminator="\n")
-        kept = ("versions", "python", "started", "cores", "device")
-        made_by = {key: manifest[key] for key in kept if key in manifest}
-        (temporary / "made_by.json").write_text(json.dumps(made_by, indent=1) + "\n", encoding="utf-8")
+        made_by = json.dumps(_made_by(run), indent=1)
+        (temporary / MADE_BY).write_text(made_by + "\n", encoding="utf-8")
 
     return files.save_folder(folder, write)
 
 
+def tables(run: str) -> dict[str, Callable[[], bytes]]:
+    """Return every table that a run leaves in the reference: its name there, and a call that makes the CSV.
+
+    A call raises MissingInput when the stage that the table comes from has not finished.
+    """
+    root = artifacts.run_dir(run)
+    made: dict[str, Callable[[], bytes]] = {name: path.read_bytes for name, path in _kept_files(root, ".csv")}
+    for name, make in {"scores.csv": _scores, "03_rl-metrics.csv": _metrics, "stages.csv": _stages}.items():
+        made[name] = partial(_csv, make, root)
+    return made
+
+
+def _csv(make: Callable[[Path], pd.DataFrame], root: Path) -> bytes:
+    return make(root).to_csv(index=False, lineterminator="\n").encode("utf-8")
+
+
+def _kept_files(root: Path, suffix: str) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a run that are kept as they are, with their names in the reference."""
+    for path in sorted(root.rglob(f"*{suffix}")):
+        parts = path.relative_to(root).parts
+        if path.name != "scores.csv" and not _left_out(root, parts):
+            yield "-".join(part for part in parts if part != "figures"), path
+
+
+def _made_by(run: str) -> dict[str, object]:
+    """Return what ``verify`` needs to judge another run: the machine, the parameters, hashes of inputs."""
+    made = facts.manifests(run)
+    return {
+        "started": artifacts.read_manifest(run, "05")["started"], **facts.machine(made),
+        "parameters": facts.parameters(made), "hashes": facts.hashes(made),
+    }
+
+
 def _left_out(root: Path, parts: tuple[str, ...]) -> bool:
-    """Say whether a file of a run is not kept: a notebook's own, or a curve of a further training seed."""
+    """Say whether a file of a run is not kept: of no stage, a notebook's own, or a curve of a further seed."""
     if parts[0] != artifacts.STAGES["03"]:
-        return "notebooks" in parts
+        return len(parts) == 1 or "notebooks" in parts
     lowest = min((root / parts[0] / parts[1]).glob("seed*"), key=lambda folder: int(folder.name.removeprefix("seed")))
     return parts[2] != lowest.name
 
 
+def _scores(root: Path) -> pd.DataFrame:
+    return files.read_table(artifacts.require(root.name, "04", "scores.parquet"))[SCORE_COLUMNS].round(6)
+
+
 def _metrics(root: Path) -> pd.DataFrame:
-    tables = []
+    found = []
     for path in sorted(root.glob("03_rl/*/seed*/metrics.jsonl")):
         table = pd.DataFrame(files.read_jsonl(path))
         table.insert(0, "arm", path.parts[-3])
         table.insert(1, "seed", int(path.parts[-2].removeprefix("seed")))
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True).round(6)
+        found.append(table)
+    if not found:
+        raise MissingInput(f"expected metrics.jsonl of a training below {root}, found none; run stage 03 of this run")
+    return pd.concat(found, ignore_index=True).round(6)
 
 
 def _stages(root: Path) -> pd.DataFrame:
@@ -107,6 +142,8 @@ def fill(readme: str, blocks: dict[str, str]) -> str:
 
 def blocks() -> dict[str, str]:
     """Return every block of the README that comes from the committed reference or the shipped models."""
+    from zerosearch.microworld import models  # brings torch, which nothing else here needs
+
     laptop, smoke, shipped = REFERENCE / "laptop", REFERENCE / "smoke", models.manifest()
     return {
         "world-card": readme_tables.card(shipped), "world-sentinels": readme_tables.sentinels(shipped),
