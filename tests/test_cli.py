@@ -321,6 +321,16 @@ def test_a_finished_run_starts_nothing(chain: object, chain_environment: dict[st
     assert done.returncode == 0 and "everything is up to date" in done.stdout
 
 
+def test_a_finished_run_is_verified_and_the_exit_code_is_that_of_verify(
+    chain: object, chain_environment: dict[str, str]
+) -> None:
+    """The fake chain wrote no tables, so they are missing beside the committed reference."""
+    done = call(chain_environment, *CHAIN, "--verify")
+    assert done.returncode == 1 and "outputs/chain against outputs/reference/smoke" in done.stdout, done.stderr
+    assert "  missing  scores.csv: the run has no such table" in done.stdout
+    assert (Path(chain_environment["ZEROSEARCH_OUTPUTS"]) / "chain" / "verify.csv").is_file()
+
+
 def test_a_failure_shows_its_message_and_where_to_read_on(
     chain: object, chain_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

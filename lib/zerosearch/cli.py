@@ -52,6 +52,10 @@ def _dispatch(options: Options) -> int:
     if options.clean:
         return _clean(options.clean, options.dry_run)
     settings = _settings(options)
+    if options.verify:
+        from zerosearch import verify
+
+        verify.reference_folder(settings.profile)  # before an hour of work: there is something to compare with
     folder = artifacts.run_dir(settings.run)
     _check_same_profile(options, folder)
     selection = pipeline.Selection(options.from_stage, options.only)
@@ -62,12 +66,14 @@ def _dispatch(options: Options) -> int:
     _refuse(problems if options.dry_run else problems + too_small)
     notes = too_small or filter(None, [checks.memory_warning(settings.source.needs)])
     print("".join(f"note: {note}\n" for note in notes), end="")
-    return (_dry_run if options.dry_run else _run)(settings, folder, selection)
+    if options.dry_run:
+        return _dry_run(settings, folder, selection)
+    return _run(settings, folder, selection) or (_verify(settings) if options.verify else 0)
 
 
 def _settings(options: Options) -> profiles.Settings:
     """Return the validated settings of a call; the run is named after its profile unless said otherwise."""
-    profile = options.profile or "laptop"
+    profile = options.profile or (_profile_of(options.run) if options.verify else None) or "laptop"
     settings = profiles.load(
         profile,
         options.overrides,
@@ -85,6 +91,12 @@ def _settings(options: Options) -> profiles.Settings:
     return settings
 
 
+def _profile_of(run: str | None) -> str | None:
+    """Return the profile that an existing run was made with; to verify it, its name is enough."""
+    file = artifacts.run_dir(run) / "settings.json" if run else None
+    return files.read_json(file)["profile"] if file and file.is_file() else None
+
+
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise NotReady("\n".join(problems))
@@ -92,7 +104,7 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def _check_same_profile(options: Options, folder: Path) -> None:
     """A run keeps its profile: without this, forgetting --profile would redo it with another one."""
-    if options.profile is None and (folder / "settings.json").is_file():
+    if options.profile is None and not options.verify and (folder / "settings.json").is_file():
         made_with = files.read_json(folder / "settings.json")["profile"]
         if made_with != "laptop":
             raise ConfigError(
@@ -167,6 +179,13 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
     print(f"finished in {clock(wall)}, at most {outcome.peak_rss_mib / 1024:.1f} GiB of memory; results:")
     print("\n".join(console.results(folder)))
     return 0
+
+
+def _verify(settings: profiles.Settings) -> int:
+    """Compare the finished run with the committed reference of its profile; 0 when everything agrees."""
+    from zerosearch import verify
+
+    return verify.verify(settings.run, settings.profile)
 
 
 def _check_inputs(

@@ -16,10 +16,12 @@ EPILOG = """examples:
   ./run_all.sh --profile smoke --run mine --set 03.steps=30
   ./run_all.sh --seeds 0,1,2 --arms zerosearch
   ./run_all.sh --profile smoke --run own --questions DIR --corpus FILE
+  ./run_all.sh --verify                               run, then compare with the committed numbers
 
 A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
 stage that was cut off goes on from its last checkpoint.  --from and --only run their stages anew.
-exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here, 130 interrupted
+exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here, 130 interrupted;
+with --verify also 1 when something differs from outputs/reference or is missing there
 """
 
 
@@ -37,32 +39,43 @@ class Options:
     questions: Path | None
     corpus: Path | None
     dry_run: bool
+    verify: bool
     list: bool
     clean: str | None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Return the options; ConfigError with the nearest name for one that does not exist."""
-    parser = _parser()
-    values, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [name for name in parser._option_string_actions if name.startswith("--")]
-        found = unknown[0].partition("=")[0]
-        if not found.startswith("-"):
-            raise ConfigError(
-                f"options: expected named options only, found the word {found!r}; see ./run_all.sh --help"
-            )
-        raise ConfigError(f"options: unknown {found!r}{did_you_mean(found, known)}; see ./run_all.sh --help")
+    values = _parser().read(arguments)
     return Options(**{**vars(values), "overrides": dict(values.overrides)})
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are ConfigErrors that name the nearest option."""
+
+    def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Return the values; ConfigError for an option that does not exist, or a word too many."""
+        values, unknown = self.parse_known_args(arguments)
+        if unknown:
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            found = unknown[0].partition("=")[0]
+            if not found.startswith("-"):
+                self.error(f"expected {self._wanted()}, found the word {found!r}")
+            self.error(f"unknown {found!r}{did_you_mean(found, known)}")
+        return values
+
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"options: {message}; see ./run_all.sh --help")
+        """Raise what ``argparse`` would print before it ends the process."""
+        command = f"./{self.prog}" if self.prog.endswith(".sh") else self.prog
+        raise ConfigError(f"options: {message}; see {command} --help")
+
+    def _wanted(self) -> str:
+        words = [action.metavar for action in self._actions if not action.option_strings]
+        return f"only {' and '.join(map(str, words))} and named options" if words else "named options only"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="run_all.sh",
         allow_abbrev=False,
         epilog=EPILOG,
@@ -98,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--corpus", type=_path, metavar="FILE", help="your passages: id, title, text per line")
     add("--dry-run", action="store_true", help="check everything and show what would run")
+    add(
+        "--verify",
+        action="store_true",
+        help="after the run, compare it with outputs/reference/<profile>: pass, differs or missing, line by line",
+    )
     add("--list", action="store_true", help="show profiles, arms, stages with their parameters, and runs")
     add("--clean", metavar="NAME", help="delete one run's folder")
     return parser
