@@ -100,6 +100,7 @@ def write(run: str, steps: int = 5, seconds: float = 0.5) -> Path:
     stage = artifacts.open_stage(run, "05", {"profile": "smoke"})
     bill = {"option": "ZeroSearch", "item": "training", "usd": seconds, "basis": "x"}
     stage.write_table(pd.DataFrame([bill]), "options.csv")
+    stage.write_table(pd.DataFrame([{"kind": "busy", "quantity": seconds, "kwh": seconds}]), "costs.parquet")
     stage.finish()
     return artifacts.run_dir(run)
 
