@@ -274,8 +274,8 @@ figures.save(figure, stage.figures / "ability_card.png")
 figure
 
 # %% [markdown]
-# The bounds were fixed before any policy was trained in this world. Copying works; telling hits from
-# misses is a faint ability; searching first happens sometimes. Nothing new has to be taught: reinforcement
+# The bounds were fixed before any policy was trained in this world, the probes before two arms were
+# compared. Copying works; telling hits from misses is a faint ability; searching first happens sometimes. Nothing new has to be taught: reinforcement
 # learning has to find out what pays.
 #
 # ## Nothing leaks

@@ -17,9 +17,7 @@ def test_the_main_base_lies_within_every_bound(manifest: dict) -> None:
     rows = abilities.gate_rows(manifest["models"][bases.MAIN_BASE]["abilities"])
     assert rows == manifest["card"]  # the manifest says what its own figures say
     assert {row["ability"] for row in rows} == set(abilities.GATE)
-    # Telling hits from misses is still below its bound (0.60): the next base has to be better there.
-    failed = [row["ability"] for row in rows if not row["passed"]]
-    assert failed in ([], ["tells_hit_from_miss"])
+    assert [row["ability"] for row in rows if not row["passed"]] == []
 
 
 def test_every_policy_base_can_search_and_needs_to_learn(manifest: dict) -> None:

@@ -170,6 +170,7 @@ def test_the_manifest_says_what_the_files_are() -> None:
         recipe, settings = models.RECIPES[name], json.loads((models.MICRO_FOLDER / name / "config.json").read_text())
         assert (settings["model_type"], settings["dtype"]) == (recipe.family, "bfloat16")
         assert (entry["family"], entry["chat"], entry["tokens"]) == (recipe.family, recipe.chat, recipe.tokens)
+    assert all(row["passed"] for row in manifest["card"])
     assert {row["sentinel"] for row in manifest["sentinels"]} == {"notices every miss", "notices no miss"}
 
 
@@ -204,8 +205,8 @@ def micro_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_families_differ_in_the_last_phase_only_and_the_longest_come_first() -> None:
     assert bases.families(ZOO) == [["qwen2-base", "qwen2-instruct"], ["llama-instruct"], ["simulator-small"]]
     grouped = bases.families(models.RECIPES)
-    assert sorted(len(names) for names in grouped) == [1, 2]
-    assert ["llama-base", "llama-instruct"] in grouped and grouped[-1] == ["simulator-medium"]
+    assert sorted(len(names) for names in grouped) == [1, 1, 1, 2, 2]
+    assert ["llama-base", "llama-instruct"] in grouped and grouped[-1] == ["simulator-small"]
 
 
 def test_a_family_shares_its_trunk_and_each_model_names_its_own_end(

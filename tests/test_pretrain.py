@@ -14,7 +14,7 @@ from zerosearch.microworld import language as lang
 from zerosearch.microworld import prepare, pretrain, pretrain_texts as texts
 from zerosearch.microworld.pretrain import Phase, Recipe
 from zerosearch.microworld.tokenizer import build_tokenizer
-from zerosearch.microworld.world import build_world
+from zerosearch.microworld.world import build_world, kind_for, read_sentence
 from zerosearch.prompts import MICRO, Prompts, parse_action
 from zerosearch.schema import Passage
 
@@ -106,6 +106,25 @@ def test_misleading_sentences_do_not_state_the_fact(kind: str, relation: lang.Re
         assert sentence not in {lang.state(relation, subject, target, w) for w in (0, 1)}
         assert (named is None) == (kind == lang.NON_ANSWER) and (named is None or sentence.endswith(f" {named}."))
         assert subject in sentence or kind in (lang.LOOKALIKE, lang.OTHER_RELATION, lang.SUPERSEDED)
+
+
+ALL_KINDS = [r for r in lang.RELATIONS if r.changes and len(lang.BY_SUBJECT[r.subject]) > 1]  # of misleading passages
+
+
+@pytest.mark.parametrize("main", lang.MISLEADING)
+def test_a_failed_search_is_mixed_as_in_the_conditions(main: str) -> None:
+    """One or two passages of the main kind, the rest of others, one contradiction at most; none states the fact."""
+    drawn = source("missed", main)
+    for _ in range(100):
+        relation = drawn.pick(ALL_KINDS)
+        subject = drawn.name(relation.subject)
+        passages, line, named = drawn.missed(relation, subject, main)
+        kinds = [kind_for(read_sentence(p), relation.noun, subject) for p in passages]
+        stated = [k if k != lang.FACT else lang.CONTRADICTED for k in kinds]  # worded alike: only the world knows
+        assert len(passages) == texts.N_PASSAGES and line in passages
+        assert stated.count(main) in ((1,) if main == lang.CONTRADICTED else (1, 2))
+        assert stated.count(lang.CONTRADICTED) == (main == lang.CONTRADICTED)
+        assert (named is None) == (main == lang.NON_ANSWER) and set(stated) <= set(lang.MISLEADING)
 
 
 def test_most_of_a_search_trajectory_is_retrieved_text() -> None:
@@ -228,6 +247,33 @@ def test_padding_weighs_nothing_and_phases_spend_their_tokens() -> None:
     assert POOR.tokens <= spent < POOR.tokens + recipe.batch_tokens
 
 
+def test_learning_rates_by_hand() -> None:
+    phases = (Phase(1000, (("copy", 1.0),)), Phase(1000, (("copy", 1.0),), rates=(0.5, 0.1)))
+    recipe = Recipe(phases, learning_rate=2.0, warmup_share=0.1, anneal_tokens=4000)
+    rate = pretrain.learning_rate
+    assert rate(recipe, 0, 0) == pytest.approx(2.0 * 0.01)
+    assert rate(recipe, 0, 200) == pytest.approx(2.0 * (0.5 + 0.01) * 0.95)  # half warm, a twentieth of the way down
+    assert rate(recipe, 0, 1000) == pytest.approx(2.0 * 0.75)
+    assert [rate(recipe, 1, spent) for spent in (0, 500, 1000)] == pytest.approx([1.0, 0.6, 0.2])
+    assert rate(replace(recipe, anneal_tokens=None), 0, 1000) == pytest.approx(2.0 * 0.5)
+
+
+def test_restated_lookups_tell_the_fact_in_either_wording() -> None:
+    drawn, same = source("restated"), []
+    for _ in range(100):
+        passages, *turns = pretrain.DOCUMENTS["restated"](drawn, pretrain.ABLE)
+        stated = {(f["relation"], f["subject"]): f["object"] for line in passages[0].splitlines()
+                  if (f := read_sentence(line))}
+        for (query, _), (told, _) in zip(turns[::2], turns[1::2], strict=True):
+            relation, subject = lang.parse_query(query.removeprefix("<search> ").removesuffix("</search>"))  # type: ignore[misc]
+            quote, answer = told.removeprefix(f"<think> {lang.VERDICT_HIT} ").split("</think>")
+            read = read_sentence(quote)
+            assert read and (read["relation"], read["subject"]) == (relation.noun, subject)
+            assert answer == f"<answer> {read['object']}</answer>" and stated[relation.noun, subject] == read["object"]
+            same.append(quote in passages[0])
+    assert 0.4 < np.mean(same) < 0.6
+
+
 def test_digest_changes_with_the_recipe() -> None:
     recipe = pretrain.RECIPES["llama-base"]
     assert recipe.digest() == replace(recipe).digest() != replace(recipe, seed=5).digest()
@@ -235,8 +281,13 @@ def test_digest_changes_with_the_recipe() -> None:
 
 
 def test_sizes_of_the_zoo() -> None:
-    counts = [sum(p.numel() for p in pretrain.new_model(r, TOKENIZER).parameters()) for r in pretrain.RECIPES.values()]
-    assert 2 * sum(counts) < 20e6  # bytes in bfloat16
+    counts = {
+        name: sum(p.numel() for p in pretrain.new_model(r, build_tokenizer(r.family, r.chat)).parameters())
+        for name, r in pretrain.RECIPES.items()
+    }
+    assert 2 * sum(counts.values()) < 20e6  # bytes in bfloat16
+    small, medium, large = (counts[f"simulator-{size}"] for size in ("small", "medium", "large"))
+    assert 2.5 <= medium / small <= 3.5 and 2.5 <= large / medium <= 3.5  # about 1 : 3 : 9
 
 
 def test_weighted_loss_by_hand() -> None:

@@ -45,10 +45,26 @@ def test_reference_keeps_what_the_readme_promises() -> None:
     per_set = scores[(scores["metric"] == "em") & (scores["dataset"] != "average")]
     assert (per_set.loc[per_set["dataset"] != "bamboogle", "n"] >= 150).all()
     assert (per_set.loc[per_set["dataset"] == "bamboogle", "n"] == 125).all()
+    assert set(per_set.loc[per_set["method"].isin(["zerosearch", "search-r1", "untuned"]), "seed"]) == {0, 1, 2}
     averages = pd.read_csv(reference.REFERENCE / "laptop" / "04_evaluate-averages.csv")
     average = averages[(averages["metric"] == "em") & (averages["dataset"] == "average")].set_index("method")["value"]
     assert average["search"] <= 0.15, "untrained policy: README claims poor habits"
     assert average["zerosearch"] >= 0.60 and average["search-r1"] >= 0.60
+
+
+def test_the_tuning_of_the_simulator_is_worth_its_row() -> None:
+    table = pd.read_csv(reference.REFERENCE / "laptop" / "04_evaluate-comparisons.csv")
+    pair = (table["method_a"] == "zerosearch") & (table["method_b"] == "untuned")
+    row = table[pair & (table["dataset"] == "average") & (table["metric"] == "em")].iloc[0]
+    assert (row["seeds_a"], row["seeds_b"]) == (3, 3)
+    assert row["difference"] >= 0.20 and row["low"] > 0
+
+
+def test_the_simulator_follows_altered_answers() -> None:
+    """Memorisation excluded: a golden answer that is altered in the prompt is the one that the passages state."""
+    table = pd.read_csv(reference.REFERENCE / "laptop" / "02_simulator-quality.csv").set_index(["when", "kind", "metric"])
+    followed = table.loc[("after", "altered", "answer_present")]
+    assert followed["value"] >= 0.90 and followed["n"] >= 50
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("./run_all.sh")])

@@ -6,7 +6,7 @@ uses, through the same loop and engine as everybody else.  Every number comes wi
 
 The gate says between which bounds a base is fit for the studies: able enough that reinforcement
 learning finds something, weak enough that it has something to teach.  The bounds were fixed before any
-policy was trained in this world and depend on no arm.
+policy was trained in this world, the probes before any two arms were compared.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def policy_card(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> C
     hits = [_after_search(source, task, None) for task in one_hop]
     kinds = [lang.MISLEADING[i % len(lang.MISLEADING)] for i in range(N_PROBES)]
     misses = [_after_search(source, task, kind) for task, kind in zip(one_hop, kinds, strict=True)]
+    near = [_after_search(source, task, kind, near=True) for task, kind in zip(one_hop, kinds, strict=True)]
     card = {
         "copies_from_passage": _share(
             _copies(engine, one_hop, hits),
@@ -75,7 +76,7 @@ def policy_card(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> C
         "valid_query": _share(
             _queries(engine, mixed), "forced to search: the first query asks for the question's first fact"
         ),
-        **_detection(model, tokenizer, hits, misses, kinds),
+        **_detection(model, tokenizer, hits, misses, near, kinds),
         "searches_again": _share(
             [parse_action(t)[0] == "search" for t in _write(engine, misses, 1.0)],
             "after a search that missed, sampled: another search",
@@ -129,14 +130,22 @@ def _question(task: texts.Task) -> str:
     return MICRO.policy.format(question=task.question)
 
 
-def _after_search(source: FactSource, task: texts.Task, kind: str | None) -> str:
-    """Return question, first search and five passages: with the fact (kind None), or misleading in one way."""
+def _after_search(source: FactSource, task: texts.Task, kind: str | None, near: bool = False) -> str:
+    """Return question, first search and five passages: with the fact (kind None), or of a search that failed.
+
+    near: one misleading passage stands in the place of the fact, the others are those of a search that hit.
+    """
     relation, subject, target = task.hops[0]
     wording = int(source.rng.integers(2))
-    line = source.sentence(relation, subject, target) if kind is None else source.misleading(kind, relation, subject)[0]
+    if kind is None:
+        passages = source.hit(relation, subject, source.sentence(relation, subject, target))
+    elif near:
+        passages = source.hit(relation, subject, source.misleading(kind, relation, subject)[0])
+    else:
+        passages = source.missed(relation, subject, kind)[0]
     query = lang.query_text(relation, subject, wording)
     search = f"<think> {lang.PLAN_SEARCH}</think><search> {query}</search>"
-    return _question(task) + search + texts.information(source.block(relation, subject, line))
+    return _question(task) + search + texts.information(passages)
 
 
 def _copies(engine: Engine, tasks: Sequence[texts.Task], hits: Sequence[str]) -> list[bool]:
@@ -153,19 +162,25 @@ def _queries(engine: Engine, tasks: Sequence[texts.Task]) -> list[bool]:
 
 def _detection(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, hits: Sequence[str], misses: Sequence[str],
-    kinds: Sequence[str],
+    near: Sequence[str], kinds: Sequence[str],
 ) -> Card:
     """Return the AUROC of the verdict: how well the odds of "Not here." against "Found:" rank misses above hits."""
-    doubt_hit, doubt_miss = (np.array([_doubt(model, tokenizer, p) for p in prompts]) for prompts in (hits, misses))
+    doubt_hit, doubt_miss, doubt_near = (
+        np.array([_doubt(model, tokenizer, p) for p in prompts]) for prompts in (hits, misses, near)
+    )
     card = {
         "tells_hit_from_miss": _entry(
             auroc(doubt_miss, doubt_hit), len(hits) + len(misses),
-            "AUROC of the odds of `Not here.`: misses of six kinds, evenly, against hits",
+            "AUROC of the odds of `Not here.`: failed searches of six main kinds, evenly, against hits",
         )
     }
     for kind in lang.MISLEADING:
         chosen = doubt_miss[[k == kind for k in kinds]]
-        card[f"tells_{kind}"] = _entry(auroc(chosen, doubt_hit), len(chosen), f"the same for misses of kind {kind}")
+        card[f"tells_{kind}"] = _entry(auroc(chosen, doubt_hit), len(chosen), f"the same for the main kind {kind}")
+    card["tells_near_miss"] = _entry(
+        auroc(doubt_near, doubt_hit), len(hits) + len(near),
+        "the same where one misleading passage stands in the place of the fact, the others are those of a hit",
+    )
     return card
 
 

@@ -113,10 +113,24 @@ class FactSource:
             return self.sentence(r, self.name(r.subject), self.name(r.object))
         return self.misleading(kind, relation, subject)[0]
 
-    def block(self, relation: Relation, subject: str, first: str) -> list[str]:
-        """Return N_PASSAGES sentences in random order: first, and others around it."""
-        made = [first, *self.distractors(relation, subject, N_PASSAGES - 1)]
-        return [made[i] for i in self.rng.permutation(len(made))]
+    def hit(self, relation: Relation, subject: str, fact: str) -> list[str]:
+        """Return the passages of a search that found the fact: N_PASSAGES sentences in random order."""
+        return self._shuffle([fact, *self.distractors(relation, subject, N_PASSAGES - 1)])
+
+    def missed(self, relation: Relation, subject: str, main: str) -> tuple[list[str], str, str | None]:
+        """Return the passages of a search that failed: (N_PASSAGES sentences, the one of kind main, its object).
+
+        They are mixed as in a failed search of the conditions (evaluation/conditions.py): one or two of the
+        main kind, the rest of other kinds, and one contradiction at most.
+        """
+        n_main = 1 if main == lang.CONTRADICTED else int(self.rng.integers(1, 3))
+        others = [kind for kind in lang.MISLEADING if kind not in (main, lang.CONTRADICTED)]
+        kinds = [main] * n_main + [self.pick(others) for _ in range(N_PASSAGES - n_main)]
+        made = [self.misleading(kind, relation, subject) for kind in kinds]
+        return self._shuffle([sentence for sentence, _ in made]), *made[0]
+
+    def _shuffle(self, sentences: list[str]) -> list[str]:
+        return [sentences[i] for i in self.rng.permutation(len(sentences))]
 
 
 def information(sentences: list[str]) -> str:
@@ -208,10 +222,12 @@ class _Search:
             self.say(f"{thought}</think><search> {query}</search>")
             self.n_searches += 1
             missed = rng.random() < habits.miss
-            line, named = source.sentence(*hop), target
             if missed:
-                line, named = source.misleading(source.pick(lang.MISLEADING), relation, subject)
-            self.segments.append((information(source.block(relation, subject, line)), READ_WEIGHT))
+                passages, line, named = source.missed(relation, subject, source.pick(lang.MISLEADING))
+            else:
+                line, named = source.sentence(*hop), target
+                passages = source.hit(relation, subject, line)
+            self.segments.append((information(passages), READ_WEIGHT))
             found = rng.random() < (habits.found_miss if missed else habits.found_hit)
             if found and named is not None:
                 return f"<think> {lang.VERDICT_HIT} {line}", named, not missed
@@ -252,7 +268,7 @@ def reading_document(source: FactSource) -> list[Segment]:
     fact = source.sentence(relation, subject, target)
     family = source.pick(lang.FAMILIES[:3])
     question = lang.ask_chain(family, (relation,), subject, wording=int(source.rng.integers(2)))
-    passages = "".join(f"\n {s}" for s in source.block(relation, subject, fact))
+    passages = "".join(f"\n {s}" for s in source.hit(relation, subject, fact))
     prompt = f"Passages:{passages}\nAnswer using these passages: {question}\n"
     return [(prompt, READ_WEIGHT), (f"<think> {lang.VERDICT_HIT} {fact}</think><answer> {target}</answer>", 1.0)]
 
@@ -276,27 +292,25 @@ def copy_document(source: FactSource) -> list[Segment]:
     return [("Copy: " + ", ".join(names) + ".\n", READ_WEIGHT), ("Copy: " + ", ".join(names[i] for i in order) + ".", 1.0)]
 
 
-def lookup_document(source: FactSource, *, alike: bool, miss: float = 0.0) -> list[Segment]:
+def lookup_document(source: FactSource, *, alike: bool, restated: bool = False) -> list[Segment]:
     """Return passages and then, four times, a query and what it finds: many reads per token.
 
     alike False: five unrelated facts, on which copying is learned first.  alike True: the sentences
     differ in one thing only, some tell of the same subject, the others state the same of look-alikes and
-    namesakes.  miss: share of the queries that no passage answers, though some come close; they get the
-    right verdict.  This is the only place where a miss is always called one.
+    namesakes.  restated: what is found is told in either wording, whichever the passage has.  Who only
+    quotes and begins with the wrong noun ends with the object of a look-alike that has that noun.
     """
     rng = source.rng
-    known = _known(source, alike)
-    triples = [(r, s, source.name(r.object)) for r, s in known]
-    order = rng.permutation(N_PASSAGES)
+    triples = [(r, s, source.name(r.object)) for r, s in _known(source, alike)]
     facts = [source.sentence(*t) for t in triples]
+    order = rng.permutation(N_PASSAGES)
     made: list[Segment] = [(information([facts[i] for i in order]), READ_WEIGHT)]
     for i in rng.permutation(N_PASSAGES)[:4]:
-        missed = miss > 0.0 and rng.random() < miss
-        relation, subject = _unanswered(source, known, i) if missed else known[i]
+        relation, subject, target = triples[i]
         query = lang.query_text(relation, subject, wording=int(rng.integers(2)))
         made.append((f"<search> {query}</search>", READ_WEIGHT))
-        found = f"{lang.VERDICT_HIT} {facts[i]}</think><answer> {triples[i][2]}</answer>"
-        made.append((f"<think> {f'{lang.VERDICT_MISS}</think>' if missed else found}", 1.0))
+        told = source.sentence(*triples[i]) if restated else facts[i]
+        made.append((f"<think> {lang.VERDICT_HIT} {told}</think><answer> {target}</answer>", 1.0))
     return made
 
 
@@ -317,17 +331,6 @@ def _known(source: FactSource, alike: bool) -> list[tuple[Relation, str]]:
             known.append((r, source.lookalike(relation.subject, subject)))
     known = list(dict.fromkeys(known))
     return known + [(r, source.name(r.subject)) for r in (source.pick(RELATIONS) for _ in range(N_PASSAGES - len(known)))]
-
-
-def _unanswered(source: FactSource, known: list[tuple[Relation, str]], index: int) -> tuple[Relation, str]:
-    """Return a query close to a known pair that none of the pairs answers."""
-    relation, subject = known[index]
-    while (relation, subject) in known:
-        if source.rng.random() < 0.5:
-            relation = source.pick(BY_SUBJECT[relation.subject])
-        else:
-            subject = source.lookalike(relation.subject, " ".join(known[index][1].split()[:2]))
-    return relation, subject
 
 
 def simulator_document(source: FactSource) -> list[Segment]:
