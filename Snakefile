@@ -48,6 +48,7 @@ rule collect:
 
 
 rule simulator:
+    priority: 1  # an arm waits for it: the other arms fill the second core meanwhile
     input: rules.micro_world.output, rules.collect.output
     output: "02_simulator/manifest.json"
     params: parameters("02")

@@ -126,7 +126,7 @@ def build_family(
 
 
 def rebuild(stage: artifacts.Stage, workers: int = WORKERS, cards: Mapping[str, Measure] = abilities.CARDS) -> Manifest:
-    """Pretrain the whole zoo into data/micro_lm (under an hour with two workers) and return the manifest.
+    """Pretrain the whole zoo into data/micro_lm (about an hour with two workers) and return the manifest.
 
     workers: processes, one thread each.  cards: how a ``policy`` and a ``simulator`` are measured; functions
     of a module, so that a worker can import them.  WorkbookError when a worker fails; what is complete stays.
