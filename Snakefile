@@ -7,14 +7,15 @@
 #
 # Called by `python -m zerosearch.cli` inside outputs/<run>/ with that run's settings.json as its
 # configuration.  A stage is finished when its manifest.json exists; checkpoints, caches and ledgers are
-# declared by no rule, so that Snakemake never deletes them.  Parameters of a stage, and the code cells of
-# its notebook, stand under `params:`: a change runs that stage and what depends on it again.
+# declared by no rule, so that Snakemake never deletes them.  Parameters of a stage, the code cells of its
+# notebook and the weights of shipped models that it names stand under `params:`: a change runs that stage
+# and what depends on it again.
 
 import json
 
 
 def parameters(stage):
-    return json.dumps([config["stages"][stage], config["code"][stage]], sort_keys=True)
+    return json.dumps([config["stages"][stage], config["code"][stage], config["models"][stage]], sort_keys=True)
 
 
 def before_training(wildcards):

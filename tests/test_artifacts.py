@@ -84,11 +84,16 @@ def test_a_cut_off_attempt_goes_on(outputs: Path) -> None:
     assert artifacts.read_ledgers("a")["fresh"].tolist() == [1, 2]  # both were spent
 
 
-@pytest.mark.parametrize("why", ["finished", "parameters", "input"])
-def test_any_other_attempt_starts_afresh(outputs: Path, why: str) -> None:
+@pytest.mark.parametrize("why", ["finished", "parameters", "input", "model"])
+def test_any_other_attempt_starts_afresh(
+    outputs: Path, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "MICRO_LM", tmp_path / "micro_lm")
+    weights = files.write_atomic(tmp_path / "micro_lm" / "base" / "model.safetensors", "weights")
     world = open_stage("a", "00", {})
     world.write_text("one", "corpus.jsonl")
-    old = open_stage("a", "01", {"n": 1})
+    old = open_stage("a", "01", {"n": 1, "policy_model": "micro/base"})
+    assert old.models == {"micro/base": files.sha256(weights)}
     old.require("00", "corpus.jsonl")
     old.write_text("x", "result.csv")
     old.write_text("paid answers", "cache.sqlite")
@@ -97,7 +102,9 @@ def test_any_other_attempt_starts_afresh(outputs: Path, why: str) -> None:
         old.finish()
     if why == "input":
         world.write_text("two", "corpus.jsonl")
-    new = open_stage("a", "01", {"n": 2 if why == "parameters" else 1})
+    if why == "model":  # the shipped models were built anew
+        files.write_atomic(weights, "other weights")
+    new = open_stage("a", "01", {"n": 2 if why == "parameters" else 1, "policy_model": "micro/base"})
     assert not new.resumed and not new.path("result.csv").exists() and not new.path("manifest.json").exists()
     assert new.path("cache.sqlite").read_text() == "paid answers"
     assert artifacts.read_ledgers("a").empty and len(list(new.path("superseded").iterdir())) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -293,6 +294,17 @@ def test_changed_code_runs_again(
         assert stale(chain_environment, monkeypatch) == {"05"}
     finally:
         path.write_bytes(before)
+
+
+def test_models_built_anew_run_what_names_them_again(
+    chain: object, chain_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shipped = tmp_path / "micro_lm"
+    shutil.copytree(artifacts.MICRO_LM, shipped)
+    monkeypatch.setattr(artifacts, "MICRO_LM", shipped)
+    assert stale(chain_environment, monkeypatch) == set()
+    files.write_atomic(shipped / "simulator-medium" / "model.safetensors", b"other weights")
+    assert stale(chain_environment, monkeypatch) == {"02", "03/zerosearch", "03/search-r1", "04", "05"}
 
 
 def test_texts_outputs_and_exercises_are_not_code(tmp_path: Path) -> None:

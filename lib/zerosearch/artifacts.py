@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MANIFEST",
+    "MICRO_LM",
     "NOTEBOOKS",
     "OUTPUTS",
     "REPO",
     "STAGES",
     "Ledger",
     "Stage",
+    "base_models",
     "notebook_path",
     "open_stage",
     "outputs_dir",
@@ -50,6 +52,7 @@ __all__ = [
 
 REPO = Path(__file__).resolve().parents[2]
 OUTPUTS = REPO / "outputs"
+MICRO_LM = REPO / "data" / "micro_lm"  # the shipped models
 STAGES = {
     "00": "00_micro_world",
     "01": "01_collect",
@@ -164,6 +167,7 @@ class Stage:
         self.parameters = files.through_json(parameters)
         self.dir = stage_dir(run, stage, arm, seed)
         self.inputs: dict[str, str] = {}
+        self.models = base_models(self.parameters)
         self.resumed = self._continues()
         if not self.resumed:
             self._start_afresh()
@@ -248,6 +252,7 @@ class Stage:
             **source_version(REPO),
             "versions": library_versions(),
             "inputs": self.inputs,
+            "models": self.models,
             "outputs": self._output_hashes(),
         }
         path = files.write_json(self.path(MANIFEST), manifest)
@@ -255,12 +260,14 @@ class Stage:
         return path
 
     def _continues(self) -> bool:
-        """Say whether the folder holds a cut-off attempt with these parameters and unchanged inputs."""
+        """Say whether the folder holds a cut-off attempt with these parameters, models and unchanged inputs."""
         attempt_file = self.path(ATTEMPT)
         if not attempt_file.is_file():
             return False
         attempt = files.read_json(attempt_file)
         if attempt["state"] != "running" or attempt["parameters"] != self.parameters:
+            return False
+        if attempt.get("models") != self.models:
             return False
         root = run_dir(self.run)
         inputs = ((root / name, digest) for name, digest in attempt["inputs"].items())
@@ -279,13 +286,20 @@ class Stage:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _write_attempt(self, state: str) -> None:
-        attempt = {"state": state, "parameters": self.parameters, "inputs": self.inputs}
+        attempt = {"state": state, "parameters": self.parameters, "inputs": self.inputs, "models": self.models}
         files.write_json(self.path(ATTEMPT), attempt)
 
     def _output_hashes(self) -> dict[str, str]:
         names = (p.relative_to(self.dir) for p in files.files_below(self.dir))
         results = (name for name in names if not name.parts[0].startswith(_NOT_RESULTS))
         return {name.as_posix(): files.sha256(self.dir / name) for name in results}
+
+
+def base_models(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return SHA-256 of the weights of every shipped model that the parameters name as ``micro/NAME``."""
+    named = {v for v in parameters.values() if isinstance(v, str) and v.startswith("micro/")}
+    weights = {name: MICRO_LM / name.partition("/")[2] / "model.safetensors" for name in sorted(named)}
+    return {name: files.sha256(path) for name, path in weights.items() if path.is_file()}
 
 
 def _now() -> str:

@@ -130,6 +130,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "python": sys.executable,
         "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
         "code": {stage: code_digest(artifacts.notebook_path(stage)) for stage in artifacts.STAGES},
+        "models": {stage: artifacts.base_models(settings.stage(stage)) for stage in artifacts.STAGES},
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
     }
 

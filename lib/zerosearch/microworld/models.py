@@ -28,7 +28,7 @@ __all__ = [
     "resolve", "save",
 ]
 TOKENIZER_FOLDER = "tokenizer"
-MICRO_FOLDER = artifacts.REPO / "data" / "micro_lm"
+MICRO_FOLDER = artifacts.MICRO_LM
 REBUILD_COMMAND = "./run_all.sh --run rebuild --only 00 --set 00.rebuild_models=true"
 STORED_DTYPE = torch.bfloat16  # of the shipped models: half the size, and their abilities are measured so
 Measure = Callable[[PreTrainedModel, PreTrainedTokenizerBase], dict[str, Any]]
