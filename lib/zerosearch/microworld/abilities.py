@@ -71,7 +71,7 @@ def policy_card(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> C
     card = {
         "copies_from_passage": _share(
             _copies(engine, one_hop, hits),
-            "one of five passages states the fact; after `Found:` it is quoted exactly, object and all",
+            "one of five passages states the fact; after `Found:` it is told exactly, in either wording",
         ),
         "valid_query": _share(
             _queries(engine, mixed), "forced to search: the first query asks for the question's first fact"
