@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from fake_notebooks import notebook, write_all
 
-from zerosearch import artifacts, cli, files, jobs, pipeline, profiles
+from zerosearch import artifacts, cli, files, pipeline, processes, profiles
 from zerosearch.errors import ConfigError
 from zerosearch.jobs import Board, Job
 from zerosearch.notebook_files import code_digest
@@ -372,7 +373,7 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
         time.sleep(0.1)
     status = Board(folder).status(Job("03", "zerosearch", 0))
     assert status is not None
-    runner = jobs.psutil.Process(status.process.pid)
+    runner = psutil.Process(status.process.pid)
     family = [runner, *runner.children(recursive=True)]
     assert len(family) >= 2  # the runner and its kernel
     command.kill()  # SIGKILL: it has no chance to tell anyone
@@ -404,4 +405,4 @@ def test_interrupted_politely(chain: tuple[object, Path], chain_environment: dic
     command.terminate()
     _, error = command.communicate(timeout=120)
     assert command.returncode == 130 and "stopped; the same command goes on from here" in error
-    assert not jobs.alive(status.process)
+    assert not processes.alive(status.process)

@@ -19,6 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "seeds",
         "errors",
         "files",
+        "processes",
+        "interrupts",
         "ledger",
         "progress",
         "environment",

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from zerosearch import artifacts, files
-from zerosearch.jobs import Board, Job, Status, alive
+from zerosearch.jobs import Board, Job, Status
 from zerosearch.pipeline import Planned
+from zerosearch.processes import alive
 from zerosearch.progress import clock
 
 QUIET_EVERY = 30.0  # seconds between lines about a running stage where nothing can be redrawn

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 
 from zerosearch import artifacts, files
 from zerosearch.errors import ConfigError, WorkbookError
-from zerosearch.jobs import OWNER_VARIABLE, Board, Job, alive, stop_tree, this_process, tree_rss_mib
+from zerosearch.jobs import OWNER_VARIABLE, Board, Job
+from zerosearch.processes import alive, stop_tree, this_process, tree_rss_mib
 
 RULES = {
     "00": "micro_world",
