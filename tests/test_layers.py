@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "processes",
         "interrupts",
         "ledger",
+        "parts",
         "progress",
         "environment",
         "artifacts",

@@ -262,6 +262,7 @@ class Stage:
             "outputs": self._output_hashes(),
         }
         path = files.write_json(self.path(MANIFEST), manifest)
+        shutil.rmtree(self.path("checkpoints"), ignore_errors=True)  # the results are whole: they have served
         self._write_attempt("finished")  # last: a process killed before this line is continued, not repeated
         self._lock.free()
         return path

@@ -105,7 +105,8 @@ def step_unit(step: int) -> str:
 
 def aside(ledger: Path) -> Path:
     """Return a new name for lines of a ledger that no longer count; the time makes it one of its own."""
-    return ledger.parent / ASIDE / f"{_now().replace(':', '')}-{LEDGER}"
+    now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace(":", "")
+    return ledger.parent / ASIDE / f"{now}-{LEDGER}"
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
