@@ -391,7 +391,7 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
 
 def test_interrupted_politely(chain: tuple[object, Path], chain_environment: dict[str, str]) -> None:
     folder, environment = chain[1], {**os.environ, **chain_environment}
-    arguments = [*CHAIN, "--set", "03.noise_base=401"]
+    arguments = [*CHAIN, "--set", "03.noise_base=120"]
     command = subprocess.Popen(
         [sys.executable, "-m", "zerosearch.cli", *arguments],
         env=environment,
@@ -399,10 +399,14 @@ def test_interrupted_politely(chain: tuple[object, Path], chain_environment: dic
         text=True,
     )
     board, job, before = Board(folder), Job("03", "zerosearch", 0), time.time()
-    while not ((status := board.status(job)) and status.started > before):
+    while not ((status := board.status(job)) and status.started > before and board.heartbeat(job)):
         assert time.time() < before + 300
         time.sleep(0.1)
     command.terminate()
     _, error = command.communicate(timeout=120)
-    assert command.returncode == 130 and "stopped; the same command goes on from here" in error
-    assert not processes.alive(status.process)
+    assert command.returncode == 130 and error.endswith("stopped; the same command goes on from here\n")
+    assert "stopping: work under way is saved first" in error and "of 10 steps saved" in error
+    status = board.status(job)
+    assert status.state == "stopped" and "of 10 steps saved" in status.message and "Traceback" not in error
+    assert not processes.alive(status.process) and not board.living()
+    assert json.loads((folder / "calls.jsonl").read_text().splitlines()[-1])["exit_code"] == 130

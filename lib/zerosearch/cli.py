@@ -26,6 +26,9 @@ from zerosearch.options import Options, parse
 from zerosearch.progress import clock
 
 
+INTERRUPTED = 130  # the exit code of a command that was asked to end
+
+
 class NotReady(WorkbookError):
     """This machine or this folder lacks something that a run needs."""
 
@@ -39,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), 3)
     except WorkbookError as error:
         return _complain(str(error), 2)
-    except KeyboardInterrupt:
-        return _complain("stopped; the same command goes on from here", 130)
+    except KeyboardInterrupt as stop:
+        return _complain("\n".join([*stop.args, "stopped; the same command goes on from here"]), INTERRUPTED)
     except Exception as error:
         log = files.write_atomic(artifacts.outputs_dir() / "logs" / "cli.log", traceback.format_exc())
         return _complain(f"{type(error).__name__}: {error}; the traceback stands in {log}", 1)
@@ -166,11 +169,16 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
         if not any(item.reason for item in planned):
             print("everything is up to date; results:\n" + "\n".join(console.results(folder)))
             return 0
+        due = [item.job.name for item in planned if item.reason]
         with console.Display(planned, settings.source.expected_seconds) as display:
-            outcome = pipeline.execute(folder, file, selection, display.watch)
-        failures = display.failures(pipeline.Board(folder))
+            try:
+                outcome = pipeline.execute(folder, file, selection, display.watch)
+            except KeyboardInterrupt:
+                _note_call(folder, time.time() - started, pipeline.Outcome(INTERRUPTED, 0.0), due)
+                raise KeyboardInterrupt(*display.endings(pipeline.Board(folder))) from None
+        failures = display.endings(pipeline.Board(folder))
         wall = time.time() - started
-        _note_call(folder, wall, outcome, [item.job.name for item in planned if item.reason])
+        _note_call(folder, wall, outcome, due)
     if outcome.exit_code != 0:
         message = (
             "\n".join(failures)
@@ -273,16 +281,22 @@ def _clean(name: str, dry_run: bool) -> int:
 
 @contextlib.contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
-    """Treat a polite request to end like Ctrl-C, so that notebooks are ended too."""
+    """Treat a request to end like Ctrl-C, so that notebooks save and end too.
+
+    SIGTERM comes from a cluster that takes the machine back, SIGHUP from a terminal that is gone; whoever
+    started this with ``nohup`` wants the latter ignored.
+    """
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _complain(message: str, code: int) -> int:

@@ -96,8 +96,8 @@ class Display:
         beat = board.heartbeat(planned.job) if state == "running" else None
         return Line(planned.job, state, status.elapsed, expected, beat.line() if beat else "")
 
-    def failures(self, board: Board) -> list[str]:
-        """Return one paragraph for every job that failed or was stopped."""
+    def endings(self, board: Board) -> list[str]:
+        """Return one paragraph for every job that failed, or was stopped."""
         found = []
         for planned in self.planned:
             status = self._status(planned.job, board)

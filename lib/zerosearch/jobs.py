@@ -15,7 +15,7 @@ from zerosearch.processes import ProcessId, alive, this_process
 from zerosearch.progress import Heartbeat, read_heartbeat
 
 OWNER_VARIABLE = "ZEROSEARCH_OWNER"  # tells a runner which command line it belongs to
-State = Literal["running", "done", "failed"]
+State = Literal["running", "done", "failed", "stopped"]  # stopped: asked to end, its work is saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a job stands.  started, ended: seconds since 1970; message: why it failed, for users."""
+    """How a job stands.  started, ended: seconds since 1970; message: why it ended so, for users."""
 
     state: State
     process: ProcessId

@@ -5,10 +5,11 @@ A process is known by its id and its start time together, since ids are used aga
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -76,18 +77,17 @@ def stop_tree(pid: int, grace_seconds: float = 10.0) -> None:
     except psutil.NoSuchProcess:
         return
     for process in family:
-        _signal(process.terminate)
+        signal_process(process.pid, signal.SIGTERM)
     _, stubborn = psutil.wait_procs(family, timeout=grace_seconds)
     for process in stubborn:
-        _signal(process.kill)
+        signal_process(process.pid, signal.SIGKILL)
     psutil.wait_procs(stubborn, timeout=5)
 
 
-def _signal(send: Any) -> None:
-    try:
-        send()
-    except psutil.NoSuchProcess:
-        pass
+def signal_process(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may have ended by now."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 class FolderLock:
