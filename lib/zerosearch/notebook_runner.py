@@ -55,7 +55,7 @@ class KernelStop:
     A notebook in the middle of long work saves it and says so (see ``interrupts``).
     """
 
-    requested = False
+    requested = started = False  # started: the kernel is up and its first cell was sent
 
     def take_signals(self) -> None:
         """Take SIGINT and SIGTERM of this process; only the main thread may."""
@@ -64,12 +64,13 @@ class KernelStop:
 
     def before_cell(self, **_: object) -> None:
         """Raise Stopped when nothing more is to be started: an idle kernel takes no notice of signals."""
+        self.started = True
         if self.requested:
             raise Stopped(f"stopped as asked, between two cells; {GO_ON}")
 
     def _pass_on(self, *_: object) -> None:
         self.requested = True
-        for kernel in psutil.Process().children():
+        for kernel in psutil.Process().children() if self.started else ():
             with contextlib.suppress(psutil.NoSuchProcess):
                 kernel.send_signal(signal.SIGINT)
 
