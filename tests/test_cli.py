@@ -389,6 +389,28 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
     assert found["02"] == "up to date" and found["03/zerosearch"] == found["04"] == found["05"] == "done"
 
 
+def test_runs_side_by_side_do_not_touch(chain: tuple[object, Path], chain_environment: dict[str, str]) -> None:
+    """Two runs at once, a third command of one's name, and a finished run beside them."""
+    outputs, environment = chain[1].parent, {**os.environ, **chain_environment}
+    finished = files.sha256(chain[1])
+    words = [sys.executable, "-m", "zerosearch.cli", "--profile", "smoke", "--arms", "zerosearch", "--run"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    both = {name: subprocess.Popen([*words, name], **pipes) for name in ("left", "right")}
+    deadline = time.time() + 120
+    while not (outputs / "left" / "owner.json").is_file() and time.time() < deadline:
+        time.sleep(0.1)
+    third = subprocess.run([*words, "left"], **{**pipes, "timeout": 60})
+    assert third.returncode == 2 and f"a command at work on it (process {both['left'].pid})" in third.stderr
+    assert "choose another name with `--run NAME`" in third.stderr
+    for name, command in both.items():
+        shown, error = command.communicate(timeout=300)
+        assert command.returncode == 0, name + shown + error
+    made = [sorted((outputs / name).glob("*/**/manifest.json")) for name in both]
+    written = [[files.read_json(path)["outputs"] for path in paths] for paths in made]
+    assert written[0] == written[1] and len(written[0]) == 6
+    assert files.sha256(chain[1]) == finished
+
+
 def test_interrupted_politely(chain: tuple[object, Path], chain_environment: dict[str, str]) -> None:
     folder, environment = chain[1], {**os.environ, **chain_environment}
     arguments = [*CHAIN, "--set", "03.noise_base=120"]
