@@ -389,6 +389,33 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
     assert found["02"] == "up to date" and found["03/zerosearch"] == found["04"] == found["05"] == "done"
 
 
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_stage_that_finished_unnoticed_is_not_run_again(
+    chain: tuple[object, Path], chain_environment: dict[str, str], damage: bool
+) -> None:
+    """Everything is killed between the manifest of stage 04 and Snakemake's notice of it."""
+    folder, environment = chain[1], {**os.environ, **chain_environment}
+    assert call(chain_environment, *CHAIN).returncode == 0
+    manifest, result = folder / "04_evaluate/manifest.json", folder / "04_evaluate/scores.csv"
+    old = manifest.stat().st_mtime
+    words = [sys.executable, "-m", "zerosearch.cli", *CHAIN, "--from", "04"]
+    command = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (manifest.is_file() and manifest.stat().st_mtime > old) and time.time() < deadline:
+        time.sleep(0.01)
+    for process in [psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True)]:
+        process.kill()
+    command.wait()
+    made = files.read_json(manifest)
+    assert made["finished"] and list((folder / ".snakemake" / "incomplete").iterdir())
+    if damage:
+        result.write_text("changed")
+    done = call(chain_environment, *CHAIN)
+    assert done.returncode == 0 and states(done.stdout)["04"] == "done" and states(done.stdout)["03/search-r1"] == "up to date"
+    again = files.read_json(manifest)
+    assert (again != made) == damage and result.read_text() == "method,value\n"
+
+
 def test_runs_side_by_side_do_not_touch(chain: tuple[object, Path], chain_environment: dict[str, str]) -> None:
     """Two runs at once, a third command of one's name, and a finished run beside them."""
     outputs, environment = chain[1].parent, {**os.environ, **chain_environment}

@@ -263,7 +263,7 @@ class Stage:
         }
         path = files.write_json(self.path(MANIFEST), manifest)
         shutil.rmtree(self.path("checkpoints"), ignore_errors=True)  # the results are whole: they have served
-        self._write_attempt("finished")  # last: a process killed before this line is continued, not repeated
+        self._write_attempt("finished", manifest=manifest)  # last: killed before this, it is continued, not repeated
         self._lock.free()
         return path
 
@@ -292,14 +292,38 @@ class Stage:
             if not path.name.startswith(_KEPT):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _write_attempt(self, state: str) -> None:
+    def _write_attempt(self, state: str, **more: Any) -> None:
         attempt = {"state": state, "parameters": self.parameters, "inputs": self.inputs, "models": self.models}
-        files.write_json(self.path(ATTEMPT), attempt)
+        files.write_json(self.path(ATTEMPT), attempt | more)
 
     def _output_hashes(self) -> dict[str, str]:
         names = (p.relative_to(self.dir) for p in files.files_below(self.dir))
         results = (name for name in names if not name.parts[0].startswith(_NOT_RESULTS))
         return {name.as_posix(): files.sha256(self.dir / name) for name in results}
+
+
+def restore(run: str, stage: str, arm: str | None = None, seed: int | None = None) -> bool:
+    """Give a stage its manifest back that finished and whose command was killed before it took notice.
+
+    Returns False, and changes nothing, unless it finished and every input and output is as it left them.
+    """
+    folder = stage_dir(run, stage, arm, seed)
+    if not finished(run, stage, arm, seed):
+        return False
+    manifest = files.read_json(folder / ATTEMPT)["manifest"]
+    hashed = [(run_dir(run) / name, digest) for name, digest in manifest["inputs"].items()]
+    hashed += [(folder / name, digest) for name, digest in manifest["outputs"].items()]
+    if not all(path.exists() and files.sha256(path) == digest for path, digest in hashed):
+        return False
+    files.write_json(folder / MANIFEST, manifest)
+    return True
+
+
+def finished(run: str, stage: str, arm: str | None = None, seed: int | None = None) -> bool:
+    """Say whether the last attempt in a stage's folder finished, whatever became of its manifest."""
+    file = stage_dir(run, stage, arm, seed) / ATTEMPT
+    attempt = files.read_json(file) if file.is_file() else {}
+    return attempt.get("state") == "finished" and "manifest" in attempt
 
 
 def base_models(parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -161,11 +161,14 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
     """Run what is stale and show it; return 0, or 1 when a stage failed."""
     started = time.time()
     with pipeline.RunLock(folder):
-        file = files.write_json(folder / "settings.json", run_settings(settings))
+        file, wanted = folder / "settings.json", run_settings(settings)
+        before = files.read_json(file) if file.is_file() else {}
+        files.write_json(file, wanted)
         _check_inputs(folder, file, selection, settings)
         _point_latest(folder)
         print(_headline(settings, folder), flush=True)
         planned = pipeline.plan(folder, file, selection)
+        files.write_json(file, wanted | {"finished": pipeline.finished_unnoticed(planned, before, wanted)})
         if not any(item.reason for item in planned):
             print("everything is up to date; results:\n" + "\n".join(console.results(folder)))
             return 0

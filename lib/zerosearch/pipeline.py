@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from filelock import FileLock, Timeout
 
@@ -42,6 +42,7 @@ NEEDS = {  # stages that must be finished before a stage can run alone
 }
 POLL_SECONDS, MEASURE_EVERY = 0.5, 4  # seconds; polls per measurement of memory
 GRACE_SECONDS = 120.0  # that notebooks have for saving when a run is interrupted: a training step or two
+CUT_OFF, FORCED = "was cut off", "asked for"
 _OUTPUT, _REASON = re.compile(r"^\s+output: (\S+)", re.M), re.compile(r"^\s+reason: (.+)$", re.M)
 
 
@@ -97,7 +98,13 @@ def plan(folder: Path, settings_file: Path, selection: Selection) -> list[Planne
         if output:
             absent = not (folder / output[1]).is_file()
             reasons[output[1]] = "not there yet" if absent else _plain_reason(reason[1] if reason else "")
-    return [Planned(job, reasons.get(job.manifest)) for job in jobs]
+    return [Planned(job, _own_reason(job, reasons.get(job.manifest), selection)) for job in jobs]
+
+
+def _own_reason(job: Job, reason: str | None, selection: Selection) -> str | None:
+    """Return the reason, told apart where Snakemake says "forced" of a job that was cut off."""
+    forced = selection.only is not None or (selection.from_stage or "99") <= job.stage
+    return CUT_OFF if reason == FORCED and not forced else reason
 
 
 def execute(
@@ -233,16 +240,29 @@ class RunLock:
         self._lock.release()
 
 
+def finished_unnoticed(
+    planned: Sequence[Planned], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[str]:
+    """Return the names of jobs that had finished when their command was killed, before Snakemake took notice.
+
+    before, now: the settings of that call and of this one.  Such a job would be run again for nothing; the
+    runner gives it its manifest back instead.
+    """
+    kinds, now = ("stages", "code", "models"), files.through_json(now)
+    same = [s for s in artifacts.STAGES if all(before.get(kind, {}).get(s) == now[kind][s] for kind in kinds)]
+    jobs = [item.job for item in planned if item.reason == CUT_OFF and item.job.stage in same]
+    return [job.name for job in jobs if artifacts.finished(now["run"], job.stage, job.arm, job.seed)]
+
+
 def _plain_reason(reason: str) -> str:
     """Return Snakemake's reason in our words."""
     for theirs, ours in (
-        ("Forced", "asked for"),
+        ("Forced", FORCED),
         ("Params have changed", "parameters changed"),
         ("Code has changed", "code changed"),
         ("Input files updated", "an earlier stage runs again"),
         ("Set of input files", "other inputs"),
         ("Updated input", "an input is newer"),
-        ("Incomplete", "was cut off"),
     ):
         if theirs in reason:
             return ours
