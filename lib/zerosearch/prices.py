@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping
@@ -79,7 +80,7 @@ class PriceBook:
         problems: list[str] = []
         prices = {key: _parse(key, entry, problems) for key, entry in raw.items()}
         if problems:
-            raise ConfigError(f"price book {path}: " + "; ".join(problems) + f". Edit {path}.")
+            raise ConfigError(f"price book {path}: " + "; ".join(problems) + f"; edit {path}")
         return cls({key: price for key, price in prices.items() if price}, str(path))
 
     def price(self, key: str, unit: str) -> Price:
@@ -113,18 +114,22 @@ class PriceBook:
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"price book {path}: expected YAML, found: {error}. Edit {path}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13, bytes that are no text
+        raise ConfigError(f"price book {path}: expected YAML in UTF-8, found: {error}; edit {path}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"price book {path}: expected a file that can be read, found: {error.strerror}; run `chmod u+r {path}`"
+        ) from error
     if not isinstance(raw, dict) or not raw:
         raise ConfigError(f"price book {path}: expected entries `name: {{value, unit, date, source}}`, "
-                          f"found {type(raw).__name__}. Edit {path}.")
+                          f"found {type(raw).__name__}; edit {path}")
     return raw
 
 
 def _parse(key: str, entry: Any, problems: list[str]) -> Price | None:
     """Return one price, or None after adding every problem of the entry to ``problems``."""
     if not isinstance(entry, dict):
-        problems.append(f"{key}: expected the fields {', '.join(_REQUIRED)}, found {entry!r}")
+        problems.append(f"{key}: expected the fields {', '.join(_REQUIRED)}, found {reprlib.repr(entry)}")
         return None
     found = [f"{name} is missing" for name in _REQUIRED if entry.get(name) in (None, "")]
     found += [f"unknown field {name!r}" for name in entry if name not in _ALLOWED]
