@@ -39,6 +39,8 @@ _DISK_ADVICE = {  # what the system refused -> (what was expected, the way out)
 class WorkbookError(Exception):
     """Base of every error that a user can cause or mend; its text is fit for a terminal."""
 
+    exit_code = 2  # of a command that this error ends
+
     def __str__(self) -> str:
         """Return the message with control characters as visible signs: it may quote files and models."""
         return clean(super().__str__())
@@ -67,6 +69,8 @@ class BadInput(WorkbookError):
 class DiskProblem(WorkbookError):
     """The system refused to read or write: a full or read-only disk, a missing right, a file in the way."""
 
+    exit_code = 3
+
     def __init__(self, path: object, error: OSError):
         wanted, advice = _DISK_ADVICE[error.errno or 0]
         super().__init__(f"{path}: expected {wanted}, found: {error.strerror}; {advice.replace('PATH', str(path))}")
@@ -75,6 +79,12 @@ class DiskProblem(WorkbookError):
     def explains(error: OSError) -> bool:
         """Say whether an error of the system is one that a user can mend."""
         return error.errno in _DISK_ADVICE
+
+
+class NotReady(WorkbookError):
+    """This machine or this folder lacks something that a run needs."""
+
+    exit_code = 3
 
 
 class RetrieverError(WorkbookError):

@@ -22,6 +22,7 @@ from zerosearch.errors import BadInput, ConfigError, DiskProblem, WorkbookError
 if TYPE_CHECKING:
     import pandas as pd
 
+Kinds = Mapping[str, type | tuple[type, ...]]  # names of keys and the types of their values
 TABLE_TYPES = (".parquet", ".csv")
 
 
@@ -86,28 +87,30 @@ def read_json(path: Path | str, fix: str = "delete it or restore it from a copy"
     raise BadInput(f"{path}{place}: expected a JSON document, found {problem}; {fix}")
 
 
-def read_object(path: Path, keys: Mapping[str, type | tuple[type, ...]], fix: str) -> dict[str, Any]:
+def read_object(path: Path, keys: Kinds, fix: str, optional: Kinds | None = None) -> dict[str, Any]:
     """Return the JSON object in a file that has these keys with values of these types.
 
-    fix: what mends it, e.g. a command.  BadInput names the file and every key that is absent or of
-    another type, which is what an older version or another program leaves.
+    fix: what mends it, e.g. a command.  optional: types of keys that may be absent.  BadInput names the
+    file and every key that is absent or of another type, which is what an older version or another
+    program leaves.
     """
     found = read_json(path, fix)
+    wanted = f"{path}: expected a JSON object{' with ' if keys else ''}{', '.join(keys)}"
     if not isinstance(found, dict):
-        raise BadInput(f"{path}: expected a JSON object with {', '.join(keys)}, found {_kind(found)}; {fix}")
+        raise BadInput(f"{wanted}, found {_kind(found)}; {fix}")
     absent = [name for name in keys if name not in found]
-    wrong = [f"{name} is {_kind(found[name])}" for name, wanted in keys.items()
-             if name in found and not isinstance(found[name], wanted)]
+    wrong = [f"{name} is {_kind(found[name])}" for name, kinds in {**keys, **(optional or {})}.items()
+             if name in found and not isinstance(found[name], kinds)]
     if absent or wrong:
         told = [*([f"no {', '.join(absent)}"] if absent else []), *wrong]
-        raise BadInput(f"{path}: expected a JSON object with {', '.join(keys)}, found {'; '.join(told)}; {fix}")
+        raise BadInput(f"{wanted}, found {'; '.join(told)}; {fix}")
     return found
 
 
 _told: set[Path] = set()
 
 
-def find_object(path: Path, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
+def find_object(path: Path, keys: Kinds) -> dict[str, Any] | None:
     """Return what ``read_object`` does, or None when there is no such file or it is damaged.
 
     For records that a run can do without.  A damaged one is told on stderr, once in a process.

@@ -172,6 +172,17 @@ def read_profile(name: str) -> Profile:
     return TypeAdapter(Profile).validate_python(checked)
 
 
+def defaults(stage: str) -> dict[str, Any]:
+    """Return the smoke defaults of a stage: what its parameters cell must say."""
+    return asdict(STAGE_CLASSES[stage]())
+
+
+def settable(stage: str) -> tuple[str, ...]:
+    """Return the parameters of a stage that a profile or ``--set`` may change."""
+    fixed = {*_OPTIONS, *(("seed",) if stage in artifacts.PER_ARM else ())}
+    return tuple(name for name in _hints(stage) if name not in fixed)
+
+
 def _content(path: Path) -> dict[Any, Any]:
     """Return the YAML mapping of a profile; a key that stands twice is refused, of which YAML keeps the last."""
     try:
