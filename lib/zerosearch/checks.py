@@ -160,7 +160,7 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
 
 
 def price_book_problems(price_book: str) -> list[str]:
-    """Return what is wrong with the price book (relative to the project): absent, not YAML, bad entries."""
+    """Return what is wrong with the price book (relative to the project): absent, not YAML, bad or missing entries."""
     path = artifacts.REPO / price_book
     if not path.is_file():
         return [
@@ -168,10 +168,9 @@ def price_book_problems(price_book: str) -> list[str]:
             "with `git checkout data/prices.yaml`, or give another file with --set 05.price_book=FILE"
         ]
     try:
-        PriceBook.load(path)
+        return [f"05.price_book: {problem}" for problem in PriceBook.load(path).missing()]
     except WorkbookError as error:
         return [f"05.price_book: {error}"]
-    return []
 
 
 def usable_memory_gib() -> float:

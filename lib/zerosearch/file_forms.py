@@ -82,7 +82,7 @@ def _table(path: Path, head: bytes) -> str | None:
 
 def _told(path: Path, found: str, command: str) -> str:
     """Return the sentence.  command: with {file}, {new} for the shell, or the three parts of a call of pandas."""
-    new = path.with_name(f"{path.stem}.utf8.jsonl" if "iconv" in command else f"{path.stem}.new.jsonl")
+    new = path.with_name(path.name + ".new")  # another suffix: beside the old file it is no question set
     save = f".to_json({str(new)!r}, orient='records', lines=True)"
     filled = command.format(
         file=shlex.quote(str(path)), new=shlex.quote(str(new)), quoted=repr(str(path)), save=save, pandas="",

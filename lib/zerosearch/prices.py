@@ -20,6 +20,11 @@ import yaml
 from zerosearch.errors import ConfigError, did_you_mean
 
 UNITS = ("USD/search", "USD/GPU-hour", "USD/core-hour", "USD/token", "W/GPU", "W/core")
+NEEDED = {  # what notebook 05 looks up in every run: without one of these it would stop after all the work
+    "serpapi_big_data": "USD/search", "a100_published": "USD/GPU-hour", "cpu_core": "USD/core-hour",
+    "a100_power": "W/GPU", "cpu_core_power": "W/core", "qwen_max_prompt": "USD/token",
+    "qwen_max_generated": "USD/token",
+}
 _REQUIRED = ("value", "unit", "date", "source")
 _ALLOWED = (*_REQUIRED, "per", "note")
 
@@ -96,6 +101,16 @@ class PriceBook:
             raise ConfigError(f"price {key!r}: expected a price in {unit}, found {price.unit}; "
                               f"choose another one of {self.path}")
         return price
+
+    def missing(self) -> list[str]:
+        """Return a complaint for each price of NEEDED that is absent or has another unit."""
+        problems = []
+        for key, unit in NEEDED.items():
+            try:
+                self.price(key, unit)
+            except ConfigError as error:
+                problems.append(str(error))
+        return problems
 
     def each(self, key: str, unit: str) -> float:
         """Return the price of one unit (USD, or watts) of ``key``, checked to be in ``unit``."""

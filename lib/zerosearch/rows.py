@@ -27,12 +27,11 @@ class Lines:
     """The JSON objects of a file, in order.  Empty lines are passed over, a byte order mark too.
 
     max_bytes: stop after the line in which so many bytes are reached, None to read all.  problems: all
-    complaints so far, each beginning with the file.  n_rows: objects met.  complete: False when the
-    end was not reached.
+    complaints so far, each beginning with the file.  n_rows: objects met.
     """
 
     def __init__(self, path: Path, max_bytes: int | None = None):
-        self.path, self.problems, self.n_rows, self.complete = path, list[str](), 0, True
+        self.path, self.problems, self.n_rows = path, list[str](), 0
         self._max_bytes, self._undecodable, self._has_utf8 = max_bytes, b"", False
 
     def __iter__(self) -> Iterator[Row]:
@@ -78,13 +77,16 @@ class Lines:
                     yield row
                 self.problems += row.faults
             if self._max_bytes is not None and file.tell() >= self._max_bytes:
-                self.complete = not file.read(1)
                 return
 
     def _note_encoding(self, line: bytes, row: Row) -> None:
-        """Remember the first line that is no UTF-8, and whether another one is, beyond ASCII."""
+        """Remember the first line that is no UTF-8, and whether there is any UTF-8 beyond ASCII in the file.
+
+        Byte 0xed stands before halves of surrogate pairs, which some programs write as if they were characters.
+        """
         if not row.decoded:
             self._undecodable = self._undecodable or line
+            self._has_utf8 |= not line.decode("utf-8", errors="ignore").isascii() or b"\xed" in line
         elif not self._has_utf8:
             self._has_utf8 = not line.isascii()
 
@@ -162,8 +164,10 @@ class Row:
             return self.fault(f"expected a JSON object, found bad JSON: {error.msg} at column {error.colno}")
         except RecursionError:
             return self.fault("expected a JSON object, found one that is nested too deeply")
-        except ValueError as error:  # a key twice, NaN, a number of thousands of digits
-            return self.fault(f"expected a JSON object, found {str(error)[:200]}")
+        except _Refused as error:
+            return self.fault(f"expected a JSON object, found {error}")
+        except ValueError:  # Python reads no number of thousands of digits
+            return self.fault("expected a JSON object, found a number of thousands of digits; write it as a text")
         if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _depth(found) > MAX_DEPTH:
             return self.fault(f"expected a JSON object, found one that is nested too deeply (over {MAX_DEPTH} levels)")
         return found if isinstance(found, dict) else self.fault(f"expected a JSON object, found {_shown(found)}")
@@ -185,17 +189,21 @@ class Row:
         self.faults.append(f"{self.place}: {text}")
 
 
+class _Refused(Exception):
+    """JSON that Python would read, but not without losing something."""
+
+
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; ValueError for a key that stands in it twice, of which JSON would keep the last."""
     made = dict(pairs)
     if len(made) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {_shown(twice)} twice; remove one of them")
+        raise _Refused(f"the key {_shown(twice)} twice; remove one of them")
     return made
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name}, which is no value in JSON; write null or a text")
+    raise _Refused(f"{name}, which is no value in JSON; write null or a text")
 
 
 def _depth(value: Any) -> int:

@@ -56,7 +56,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
         raise BadInput(f"model {name!r}: expected a whole model folder, found damaged files", problems)
     try:
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(folder))
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        model, loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the libraries have no common one: a wrong shape is RuntimeError, a wrong key KeyError
@@ -64,6 +64,12 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
         raise BadInput(
             f"model {name!r}: expected a Hugging Face causal LM in {folder}, found: {reason}; {_fix(name)}"
         ) from error
+    if loaded["missing_keys"]:  # the library would put random numbers in their place
+        some = ", ".join(sorted(loaded["missing_keys"])[:3])
+        raise BadInput(
+            f"model {name!r}: expected weights for every layer of its config.json in {folder}, found none for {some}; "
+            f"{_fix(name)}"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
