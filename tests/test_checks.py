@@ -109,10 +109,15 @@ def test_models_are_looked_at_for_the_stages_that_run() -> None:
     assert checks.model_problems(settings, ["00", "01", "03", "05"]) == ([], [])
 
 
-def test_missing_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.notebook_problems() == []
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(tmp_path))
     (tmp_path / "04_evaluate.ipynb").write_text("")
-    assert len(checks.notebook_problems()) == 5
+    (tmp_path / "05_cost_comparison.ipynb").write_text('{"cells": [{}], "metadata": {}}')
+    problems = checks.notebook_problems()
+    assert len(problems) == 6 and all("`git checkout notebooks`" in problem for problem in problems)
+    assert "04_evaluate.ipynb:1: expected a JSON document" in problems[4]
+    assert "05_cost_comparison.ipynb: expected cells" in problems[5]
 
 
 def test_price_book(tmp_path: Path) -> None:

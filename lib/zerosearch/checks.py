@@ -15,7 +15,7 @@ from typing import Iterable, Sequence
 import psutil
 from packaging.requirements import Requirement
 
-from zerosearch import artifacts, model_files
+from zerosearch import artifacts, files, model_files
 from zerosearch.environment import installed_version
 from zerosearch.errors import WorkbookError
 from zerosearch.prices import PriceBook
@@ -81,13 +81,20 @@ def memory_warning(needs: Needs) -> str | None:
 
 
 def notebook_problems() -> list[str]:
-    """Return the notebooks that are not where the Snakefile expects them."""
-    paths = [artifacts.notebook_path(stage) for stage in artifacts.STAGES]
-    return [
-        f"notebook: expected {path}, found none; restore it with `git checkout notebooks`"
-        for path in paths
-        if not path.is_file()
-    ]
+    """Return the notebooks that are not where the Snakefile expects them, or are damaged."""
+    return [problem for stage in artifacts.STAGES for problem in _notebook(artifacts.notebook_path(stage))]
+
+
+def _notebook(path: Path) -> list[str]:
+    fix = "restore it with `git checkout notebooks`"
+    if not path.is_file():
+        return [f"notebook: expected {path}, found none; {fix}"]
+    try:
+        cells = files.read_object(path, {"cells": list, "metadata": dict}, fix)["cells"]
+    except WorkbookError as error:
+        return [f"notebook: {error}"]
+    whole = all(isinstance(cell, dict) and {"cell_type", "metadata", "source"} <= set(cell) for cell in cells)
+    return [] if whole else [f"notebook: {path}: expected cells with a type, metadata and a source, found others; {fix}"]
 
 
 def question_problems(

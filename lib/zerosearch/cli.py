@@ -230,8 +230,10 @@ def _note_call(folder: Path, wall: float, outcome: pipeline.Outcome, started_job
         "exit_code": outcome.exit_code,
         "notebooks": started_jobs,
     }
-    with (folder / "calls.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / "calls.jsonl"
+    cut_off = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")  # by a full disk: keep the next line apart
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut_off + json.dumps(row) + "\n")
 
 
 def _point_latest(folder: Path) -> None:

@@ -151,12 +151,18 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
-    """Return the table in a ``.parquet`` or ``.csv`` file."""
+    """Return the table in a ``.parquet`` or ``.csv`` file; BadInput when it is damaged."""
     import pandas as pd
 
     path = Path(path)
     _check_table_name(path)
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as error:  # those of pandas and pyarrow are of these kinds
+        found = str(error).partition("\n")[0][:200]
+        raise BadInput(f"{path}: expected a table, found {found}; run its stage again with --from") from error
 
 
 def read_jsonl(path: Path | str) -> list[Any]:

@@ -56,6 +56,13 @@ def folder_problems(folder: Path, fix: str = "copy it again from where the model
     return problems + _tokenizer_problems(folder, fix) + _weight_problems(folder, fix)
 
 
+def _damaged_files(folder: Path, fix: str) -> list[str]:
+    """Return what is damaged in a folder that need not be complete: the rest of it is downloaded when wanted."""
+    weights = [p for path in sorted(folder.glob("*.safetensors")) for p in _safetensors_problems(path, fix)]
+    documents = [p for path in sorted(folder.glob("*.json")) for p in _json_problems(path, {}, fix)]
+    return documents + weights
+
+
 def _json_problems(path: Path, keys: dict[str, type], fix: str) -> list[str]:
     if not path.is_file():
         return [f"{path}: expected this file of the model, found none; {fix}"]
@@ -118,9 +125,13 @@ def _hub_problems(name: str, offline: bool) -> list[str]:
     except HFValidationError:
         return [f"model {name!r}: expected micro/NAME, a folder or the name of a model on the hub such as Qwen/Qwen2.5-3B, "
                 f"found another text{did_you_mean(name, shipped())}; choose one of {', '.join(shipped())}"]
+    may_download = not offline and not os.environ.get("HF_HUB_OFFLINE")
     if isinstance(found, str):
-        return folder_problems(Path(found).parent, download)
-    if not offline and not os.environ.get("HF_HUB_OFFLINE"):
+        again = f"delete {Path(found).parents[2]} and {download}"
+        return _damaged_files(Path(found).parent, again) or (
+            [] if may_download else folder_problems(Path(found).parent, download)
+        )
+    if may_download:
         return []
     return [f"model {name!r}: expected it in the local cache, since nothing may be downloaded, found none"
             f"{did_you_mean(name, shipped())}; choose one of {', '.join(shipped())}, or {download}"]

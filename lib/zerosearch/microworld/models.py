@@ -7,7 +7,6 @@ bfloat16 safetensors with a manifest (see ``bases``); every other name is a fold
 from __future__ import annotations
 
 import copy
-import json
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -121,7 +120,8 @@ def prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
 def manifest() -> dict:
     """Return data/micro_lm/manifest.json, or an empty dict where there is none."""
     path = MICRO_FOLDER / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    fix = "restore it with `git checkout data/micro_lm`"
+    return files.read_object(path, {"models": dict}, fix) if path.is_file() else {}
 
 
 def build(
