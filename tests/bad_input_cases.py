@@ -22,7 +22,7 @@ from typing import Any, Callable
 import pytest
 import toy_run
 
-from zerosearch import artifacts, cli, compare_runs, files, profiles, verify
+from zerosearch import artifacts, cli, compare_runs, files, profiles, report, verify
 from zerosearch.errors import WorkbookError
 from zerosearch.questions import load_own
 
@@ -459,11 +459,11 @@ PRICES: list[READ] = [
 # -- models ---------------------------------------------------------------------------------------
 
 
-def model(change: Callable[[Path], object], load: bool = False) -> Callable[[Place], Seen]:
+def model(change: Callable[[Path], object], load: bool = False, source: Path = MODEL) -> Callable[[Place], Seen]:
     """Damage a copy of a shipped model, then check a run that names it; load: load it as a notebook does."""
 
     def act(place: Place) -> Seen:
-        folder = Path(shutil.copytree(MODEL, place.folder / "model"))
+        folder = Path(shutil.copytree(source, place.folder / "model"))
         change(folder)
         if load:
             from zerosearch.microworld import models
@@ -537,7 +537,8 @@ MODELS: list[READ] = [
     ("loaded: tokenizer absent", model(gone("tokenizer/tokenizer.json"), load=True), "tokenizer.json", AGAIN),
     ("loaded: unknown type", model(write("config.json", '{"model_type": "lama"}'), load=True), "model", AGAIN),
     ("loaded: other sizes", model(_other_size, load=True), "model", AGAIN),
-    ("loaded: a layer without weights", model(_one_layer_more, load=True), "model", AGAIN),
+    ("loaded: a layer without weights", model(_one_layer_more, load=True, source=artifacts.MICRO_LM / "llama-base"),
+     "model.layers", AGAIN),
     ("loaded: tokenizer of other fields", model(write("tokenizer/tokenizer.json", '{"model": {}}'), load=True),
      "model", AGAIN),
 ]
@@ -637,6 +638,18 @@ RUN_FILES += [
          "nothing.parquet", ("make it with", "--only 01")),
     Case("a stage that does not exist", lambda p: seen(lambda: artifacts.stage_dir(FINISHED, "9")), "'9'",
          ("expected one of 00",)),
+    Case("manifest of an older version: report", _edited(lambda m: m.pop("versions"), lambda: seen(lambda: report.write(BROKEN)
+         and 0)), MANIFEST, ("no versions", "--from 04")),
+    Case("manifest cut: report", spoilt(MANIFEST, b"{", lambda: seen(lambda: report.write(BROKEN) and 0)), MANIFEST,
+         ("--from 04",)),
+    Case("predictions cut: report", spoilt(f"{STAGE}/predictions.parquet", b"PAR1", lambda: seen(lambda:
+         report.write(BROKEN) and 0)), "predictions.parquet", ("--from",)),
+    Case("table empty: report", spoilt(f"{STAGE}/averages.csv", b"", lambda: seen(lambda: report.write(BROKEN) and 0)),
+         "averages.csv", ("--from",)),
+    Case("table cut: verify", spoilt(f"{STAGE}/averages.csv", b'a,b\n"1,2\n', lambda: ENTRIES["verify"][0]()), "averages.csv",
+         ("--from",)),
+    Case("scores cut: verify", spoilt(f"{STAGE}/scores.parquet", b"PAR1xxPAR1", lambda: ENTRIES["verify"][0]()),
+         "scores.parquet", ("--from",)),
     Case("json with a huge number", spoilt(MANIFEST, b'{"stage": ' + b"9" * 5000 + b"}", ENTRIES["read"][0]), MANIFEST,
          ("--from 04",)),
     Case("json nested without end", spoilt(MANIFEST, b"[" * 100_000, ENTRIES["read"][0]), MANIFEST, ("--from 04",)),
@@ -649,6 +662,23 @@ def _rehashed(name: str) -> Seen:
     return ENTRIES["compare"][0]()
 
 
+def notebook(content: str) -> Callable[[Place], Seen]:
+    """Check a run whose fifth notebook holds something else."""
+
+    def act(place: Place) -> Seen:
+        folder = Path(shutil.copytree(artifacts.REPO / "notebooks", place.folder / "notebooks"))
+        place.patch.setenv("ZEROSEARCH_NOTEBOOKS", str(folder))
+        (folder / "04_evaluate.ipynb").write_text(content, encoding="utf-8")
+        return check()
+
+    return act
+
+
+NOTEBOOKS = [
+    Case(f"notebook {name}", notebook(content), "04_evaluate.ipynb", ("`git checkout notebooks`",))
+    for name, content in {"empty": "", "cut": '{"cells": [', "a list": "[]", "of no cells": '{"cells": [1], "metadata": {}}',
+                          "of merge marks": "<<<<<<< HEAD\n{}"}.items()
+]
 SEPARATE = [
     Case("process: misspelt option", lambda p: separate("--sed", "1"), "--sed", ("did you mean",)),
     Case("process: damaged questions", lambda p: ((p.questions / Q).write_bytes(b"\xff\xfe{\0"), separate(
@@ -660,5 +690,5 @@ GROUPS: dict[str, list[READ]] = {"data": DATA, "profile": PROFILES, "prices": PR
 HAND_WRITTEN = [
     *(Case(f"{group}: {name}", act, names, words) for group, rows in GROUPS.items() for name, act, names, words in rows),
     *(Case(f"good data: {name}", act, names, words, goes_on=True) for name, act, names, words in GOOD_DATA),
-    *OPTIONS, *RUN_FILES, *SEPARATE,
+    *OPTIONS, *RUN_FILES, *NOTEBOOKS, *SEPARATE,
 ]

@@ -22,7 +22,7 @@ import pytest
 import toy_run
 from conftest_models import TOKENIZER, tiny_model
 
-from zerosearch import artifacts, cli, commands, files
+from zerosearch import artifacts, checks, cli, commands, files
 from zerosearch.errors import DiskProblem
 from zerosearch.microworld import models
 
@@ -199,6 +199,17 @@ def test_other_errors_of_the_system_are_not_explained_away(tmp_path: Path) -> No
     with pytest.raises(OSError, match="Input/output error") as caught:
         files.write_via(tmp_path / "x", fail)
     assert not isinstance(caught.value, DiskProblem)
+
+
+def test_a_reader_s_file_without_the_right_to_read(tmp_path: Path) -> None:
+    questions, corpus = tmp_path / "questions", tmp_path / "corpus.jsonl"
+    questions.mkdir()
+    (questions / "nq.jsonl").write_text("{}\n")
+    corpus.write_text("damaged\n")
+    (questions / "nq.jsonl").chmod(0)
+    with ordinary_rights():
+        problems, _ = checks.question_problems(questions, corpus)
+    assert f"`chmod u+r {questions / 'nq.jsonl'}`" in problems[0] and f"{corpus}:1: expected a JSON object" in problems[0]
 
 
 # -- the command line -----------------------------------------------------------------------------
