@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -19,6 +19,7 @@ from rich.text import Text
 from zerosearch import artifacts, files
 from zerosearch.jobs import Board, Job, Status
 from zerosearch.pipeline import Planned
+from zerosearch.plain_text import clean
 from zerosearch.processes import alive
 from zerosearch.progress import clock
 
@@ -44,11 +45,12 @@ class Line:
 
     def cells(self) -> list[str]:
         """Return number, name, arm and seed, state, time and the latest word."""
+        word = clean(self.word)  # it may quote what a model wrote
         name = artifacts.NOTEBOOKS[self.job.stage][3:].replace("_", " ")
         which = f"{self.job.arm} seed {self.job.seed}" if self.job.arm else ""
         elapsed = clock(self.seconds) if self.seconds is not None else ""
         about = f"of about {clock(self.expected)}" if self.state in ("running", "waiting") else ""
-        return [self.job.stage, name, which, self.state, " ".join(filter(None, (elapsed, about))), self.word]
+        return [self.job.stage, name, which, self.state, " ".join(filter(None, (elapsed, about))), word]
 
     def text(self) -> str:
         """Return the cells as one aligned line."""
@@ -155,15 +157,14 @@ def run_states() -> list[str]:
     for settings_file in sorted(artifacts.outputs_dir().glob("*/settings.json")):
         if settings_file.parent.is_symlink():
             continue  # outputs/latest, listed under its own name
-        settings: dict[str, Any] = files.read_json(settings_file)
+        settings = files.find_object(settings_file, {"profile": str})
         done = [
             stage
             for stage, name in artifacts.STAGES.items()
             if any((settings_file.parent / name).rglob(artifacts.MANIFEST))
         ]
-        lines.append(
-            f"  {settings_file.parent.name:<16} profile {settings['profile']:<12} finished: {' '.join(done)}"
-        )
+        profile = settings["profile"] if settings else "(damaged)"
+        lines.append(clean(f"  {settings_file.parent.name:<16} profile {profile:<12} finished: {' '.join(done)}"))
     return lines
 
 

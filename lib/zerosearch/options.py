@@ -83,8 +83,8 @@ def _parser() -> Parser:
         description="Run the six notebooks, from questions to a priced report.",
     )
     add = parser.add_argument
-    add("--profile", metavar="NAME", help="smoke, laptop (default), single_gpu or a100_node")
-    add("--run", metavar="NAME", help="folder below outputs/ (default: the profile's name)")
+    add("--profile", type=_name, metavar="NAME", help="smoke, laptop (default), single_gpu or a100_node")
+    add("--run", type=_name, metavar="NAME", help="folder below outputs/ (default: the profile's name)")
     add(
         "--seeds", type=_seeds, metavar="0,1,2", help="seeds of the trained policies (default: the profile's)"
     )
@@ -117,7 +117,7 @@ def _parser() -> Parser:
         help="after the run, compare it with outputs/reference/<profile>: pass, differs or missing, line by line",
     )
     add("--list", action="store_true", help="show profiles, arms, stages with their parameters, and runs")
-    add("--clean", metavar="NAME", help="delete one run's folder")
+    add("--clean", type=_name, metavar="NAME", help="delete one run's folder")
     return parser
 
 
@@ -152,5 +152,14 @@ def _override(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def _name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a name, found {text!r}")
+    return text
+
+
 def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
+    try:
+        return Path(_name(text)).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link that leads back to itself, ~nobody, a zero byte
+        raise argparse.ArgumentTypeError(f"expected a path, found {text!r} ({error})") from error
