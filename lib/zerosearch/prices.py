@@ -12,12 +12,14 @@ import math
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
-import pandas as pd
 import yaml
 
 from zerosearch.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNITS = ("USD/search", "USD/GPU-hour", "USD/core-hour", "USD/token", "W/GPU", "W/core")
 NEEDED = {  # what notebook 05 looks up in every run: without one of these it would stop after all the work
@@ -123,6 +125,8 @@ class PriceBook:
              "date": p.date.isoformat(), "source": p.source, "note": p.note}
             for p in self.prices.values()
         ]
+        import pandas as pd  # the command line checks prices without it
+
         return pd.DataFrame(rows, columns=["key", "value", "per", "unit", "each", "date", "source", "note"])
 
 
