@@ -1,7 +1,8 @@
 """The command line behind ``./run_all.sh``: options in, checked settings, Snakemake, results.
 
 Everything a user can get wrong is found before the first notebook starts.  Exit codes: 0 finished,
-1 a stage failed, 2 an option or value is wrong, 3 something is missing on this machine, 130 interrupted.
+1 a stage failed, 2 an option or value is wrong, 3 something is missing on this machine (or its disk is
+full), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Sequence
 
-from zerosearch import artifacts, checks, console, files, pipeline, profiles
+from zerosearch import artifacts, checks, console, files, pipeline, profiles, watch
 from zerosearch.errors import ConfigError, WorkbookError, did_you_mean, unknown_name
 from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _signals_as_interrupts():
             return _dispatch(parse(arguments))
-    except NotReady as error:
+    except (NotReady, watch.OutOfSpace) as error:
         return _complain(str(error), 3)
     except WorkbookError as error:
         return _complain(str(error), 2)
@@ -68,7 +69,7 @@ def _dispatch(options: Options) -> int:
     print("".join(f"note: {note}\n" for note in notes), end="")
     if options.dry_run:
         return _dry_run(settings, folder, selection)
-    return _run(settings, folder, selection) or (_verify(settings) if options.verify else 0)
+    return _run(settings, folder, selection, options.command) or (_verify(settings) if options.verify else 0)
 
 
 def _settings(options: Options) -> profiles.Settings:
@@ -154,7 +155,7 @@ def _dry_run(settings: profiles.Settings, folder: Path, selection: pipeline.Sele
     return 0
 
 
-def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> int:
+def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection, command: str) -> int:
     """Run what is stale and show it; return 0, or 1 when a stage failed."""
     started = time.time()
     with pipeline.RunLock(folder):
@@ -166,8 +167,12 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
         if not any(item.reason for item in planned):
             print("everything is up to date; results:\n" + "\n".join(console.results(folder)))
             return 0
-        with console.Display(planned, settings.source.expected_seconds) as display:
-            outcome = pipeline.execute(folder, file, selection, display.watch)
+        with (
+            console.Display(planned, settings.source.expected_seconds) as display,
+            watch.Watch(display, folder, settings.source, command) as watcher,
+        ):
+            outcome = pipeline.execute(folder, file, selection, watcher.look)
+            watcher.ended(outcome.exit_code)
         failures = display.failures(pipeline.Board(folder))
         wall = time.time() - started
         _note_call(folder, wall, outcome, [item.job.name for item in planned if item.reason])

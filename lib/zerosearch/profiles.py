@@ -18,6 +18,7 @@ from zerosearch.errors import ConfigError, MissingInput, unknown_name
 from zerosearch.stage_parameters import (
     STAGE_CLASSES,
     Common,
+    Positive,
     Stage00,
     Stage01,
     Stage02,
@@ -68,7 +69,7 @@ class Needs:
 class Profile:
     """One file of ``profiles/``.  expected_seconds: per stage, on the machine the profile names.
 
-    cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.
+    stall_minutes: how long a stage may say nothing before it is called stalled.  cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Profile:
     threads: int
     offline: bool
     needs: Needs
+    stall_minutes: Positive
     expected_seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
 
