@@ -77,8 +77,9 @@ def locks_left(folder: Path) -> list[str]:
 
 
 def temporary_left(folder: Path) -> list[str]:
-    """Return what stands in a folder for temporary files."""
-    return [f"temporary {path.name} was left behind" for path in sorted(folder.iterdir())]
+    """Return what stands in a folder for temporary files; PyTorch's cache is one folder for ever, and is meant to stay."""
+    found = (path.name for path in sorted(folder.iterdir()) if not path.name.startswith("torchinductor_"))
+    return [f"temporary {name} was left behind" for name in found]
 
 
 def _files(folder: Path) -> list[Path]:

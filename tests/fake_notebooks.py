@@ -22,15 +22,18 @@ BODIES = {
     "02": 'stage.require("01", "pairs.parquet")\n'
     'stage.save_model(lambda folder: (folder / "model").write_text(str(steps)), "simulator")',
     "03": """import time
+from zerosearch.interrupts import StopRequest
 stage.require("00", "corpus.jsonl")
 if arm == "zerosearch":
     stage.require("02", "simulator")
 stage.ledger.event("queries", engine="bm25", fresh=1, cached=0, paid=0)
 stage.path("steps.log").open("a").write("x")
-for done in range(1, 11):
-    stage.progress(done, 10, reward=done / 10)
-    if arm == "zerosearch" and not stage.resumed:
-        time.sleep(max(0.0, noise_base - 100) / 10)
+with StopRequest() as stop:
+    for done in range(1, 11):
+        stage.progress(done, 10, reward=done / 10)
+        if arm == "zerosearch" and not stage.resumed:
+            time.sleep(max(0.0, noise_base - 100) / 10)
+        stop.check(f"{done} of 10 steps")
 stage.save_model(lambda folder: (folder / "model").write_text(f"{arm} {seed}"), "policy")""",
     "04": """import os
 from zerosearch.errors import BadInput

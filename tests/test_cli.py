@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from fake_notebooks import notebook, write_all
 
-from zerosearch import artifacts, cli, files, jobs, pipeline, profiles
+from zerosearch import artifacts, cli, files, pipeline, processes, profiles
 from zerosearch.errors import ConfigError
 from zerosearch.jobs import Board, Job
 from zerosearch.notebook_files import code_digest
@@ -372,7 +373,7 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
         time.sleep(0.1)
     status = Board(folder).status(Job("03", "zerosearch", 0))
     assert status is not None
-    runner = jobs.psutil.Process(status.process.pid)
+    runner = psutil.Process(status.process.pid)
     family = [runner, *runner.children(recursive=True)]
     assert len(family) >= 2  # the runner and its kernel
     command.kill()  # SIGKILL: it has no chance to tell anyone
@@ -388,9 +389,31 @@ def test_a_killed_command_leaves_nothing_running_and_the_next_one_goes_on(
     assert found["02"] == "up to date" and found["03/zerosearch"] == found["04"] == found["05"] == "done"
 
 
+def test_runs_side_by_side_do_not_touch(chain: tuple[object, Path], chain_environment: dict[str, str]) -> None:
+    """Two runs at once, a third command of one's name, and a finished run beside them."""
+    outputs, environment = chain[1].parent, {**os.environ, **chain_environment}
+    finished = files.sha256(chain[1])
+    words = [sys.executable, "-m", "zerosearch.cli", "--profile", "smoke", "--arms", "zerosearch", "--run"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    both = {name: subprocess.Popen([*words, name], **pipes) for name in ("left", "right")}
+    deadline = time.time() + 120
+    while not (outputs / "left" / "owner.json").is_file() and time.time() < deadline:
+        time.sleep(0.1)
+    third = subprocess.run([*words, "left"], **{**pipes, "timeout": 60})
+    assert third.returncode == 2 and f"a command at work on it (process {both['left'].pid})" in third.stderr
+    assert "choose another name with `--run NAME`" in third.stderr
+    for name, command in both.items():
+        shown, error = command.communicate(timeout=300)
+        assert command.returncode == 0, name + shown + error
+    made = [sorted((outputs / name).glob("*/**/manifest.json")) for name in both]
+    written = [[files.read_json(path)["outputs"] for path in paths] for paths in made]
+    assert written[0] == written[1] and len(written[0]) == 6
+    assert files.sha256(chain[1]) == finished
+
+
 def test_interrupted_politely(chain: tuple[object, Path], chain_environment: dict[str, str]) -> None:
     folder, environment = chain[1], {**os.environ, **chain_environment}
-    arguments = [*CHAIN, "--set", "03.noise_base=401"]
+    arguments = [*CHAIN, "--set", "03.noise_base=120"]
     command = subprocess.Popen(
         [sys.executable, "-m", "zerosearch.cli", *arguments],
         env=environment,
@@ -398,10 +421,14 @@ def test_interrupted_politely(chain: tuple[object, Path], chain_environment: dic
         text=True,
     )
     board, job, before = Board(folder), Job("03", "zerosearch", 0), time.time()
-    while not ((status := board.status(job)) and status.started > before):
+    while not ((status := board.status(job)) and status.started > before and board.heartbeat(job)):
         assert time.time() < before + 300
         time.sleep(0.1)
     command.terminate()
     _, error = command.communicate(timeout=120)
-    assert command.returncode == 130 and "stopped; the same command goes on from here" in error
-    assert not jobs.alive(status.process)
+    assert command.returncode == 130 and error.endswith("stopped; the same command goes on from here\n")
+    assert "stopping: work under way is saved first" in error and "of 10 steps saved" in error
+    status = board.status(job)
+    assert status.state == "stopped" and "of 10 steps saved" in status.message and "Traceback" not in error
+    assert not processes.alive(status.process) and not board.living()
+    assert json.loads((folder / "calls.jsonl").read_text().splitlines()[-1])["exit_code"] == 130

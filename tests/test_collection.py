@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,11 @@ from conftest_models import TOKENIZER, EchoRetriever, ScriptedEngine
 from zerosearch import artifacts
 from zerosearch.collection import behaviour, collect, collected_table, draw_questions, plan
 from zerosearch.errors import BadInput
+from zerosearch.interrupts import Stopped
 from zerosearch.ledger import read_events
 from zerosearch.prompts import Prompts
 from zerosearch.rollout import RolloutSettings, table_to_trajectories
-from zerosearch.schema import Question
+from zerosearch.schema import Question, Trajectory
 
 PROMPTS = Prompts.load("micro", TOKENIZER)
 SETTINGS = RolloutSettings(max_searches=2, max_turn_tokens=40, max_observation_tokens=60)
@@ -51,6 +53,55 @@ def test_forced_share_is_a_draw_of_each_trajectory() -> None:
     assert plan(many[::-1], 2, 0.3, "<think> I need", seed=0)[-2:] == requests[:2]
     for share, n in ((0.0, 0), (1.0, 1000)):
         assert sum(bool(r.forced_prefix) for r in plan(many, 2, share, "x", seed=0)) == n
+
+
+def test_a_collection_that_is_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies in the third batch: two are there, nothing is asked or counted twice."""
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
+    requests = plan(questions(12), 2, 0.5, PROMPTS.forced_prefix, seed=0)
+
+    def collected(run: str, dies: bool = False) -> tuple[list[Trajectory], EchoRetriever, pd.DataFrame]:
+        stage, retriever, calls = artifacts.open_stage(run, "01", {"seed": 0}), EchoRetriever(), []
+
+        def failing(prompt: str) -> str:
+            calls.append(prompt)
+            if dies and len(calls) > 30:
+                raise MemoryError
+            return script(prompt)
+
+        made = collect(requests, ScriptedEngine(failing), retriever, PROMPTS, SETTINGS, 10, stage)
+        return made, retriever, pd.DataFrame(read_events(stage.ledger.path))
+
+    whole, asked, spent = collected("whole")
+    with pytest.raises(MemoryError):
+        collected("cut", dies=True)
+    made, asked_again, spent_again = collected("cut")
+    timeless = [c for c in spent if c not in ("time", "seconds")]
+    pd.testing.assert_frame_equal(spent_again[timeless], spent[timeless])
+    assert made == whole and 0 < len(asked_again.seen) < len(asked.seen)
+
+
+def test_asked_to_stop_a_collection_ends_after_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
+    stage, requests = artifacts.open_stage("t", "01", {}), plan(questions(12), 2, 0.5, PROMPTS.forced_prefix, seed=0)
+
+    def interrupted(prompt: str) -> str:
+        if not list(stage.path("checkpoints").glob("*")):
+            return script(prompt)
+        signal.raise_signal(signal.SIGINT)
+        return script(prompt)
+
+    def stopped(prompt: str) -> str:
+        for number in once:
+            signal.raise_signal(number)
+        return script(prompt)
+
+    once, arguments = iter([signal.SIGTERM]), (EchoRetriever(), PROMPTS, SETTINGS, 10, stage)
+    with pytest.raises(KeyboardInterrupt):  # asked twice, in the second batch
+        collect(requests, ScriptedEngine(interrupted), *arguments)
+    with pytest.raises(Stopped, match="20 of 24 trajectories saved"):
+        collect(requests, ScriptedEngine(stopped), *arguments)
+    assert len(collect(requests, ScriptedEngine(script), *arguments)) == 24
 
 
 def test_collecting_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

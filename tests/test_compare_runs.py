@@ -79,6 +79,13 @@ def test_versions_and_code_are_reasons_not_differences(runs: Path, capsys: pytes
     assert "notebook 03_curriculum_rl was changed" in shown and "04_evaluate was" not in shown
 
 
+def test_other_shipped_models_are_a_reason(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, digest in (("one", "aaaa"), ("two", "bbbb")):
+        toy_run.edit_manifest(run, "01_collect", lambda m, d=digest: m.update(models={"micro/x": d * 16, "micro/y": "c"}))
+    code, shown = report(capsys)
+    assert code == 0 and "shipped models: micro/x aaaaaaaaaaaa… / bbbbbbbbbbbb…\n" in shown and "micro/y" not in shown
+
+
 def test_the_first_stage_is_the_one_that_is_shown(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files.write_jsonl(runs / "two" / "00_micro_world" / "corpus.jsonl", [{"id": "1", "text": "Another fact."}])
     toy_run.record_hash("two", "00_micro_world", "corpus.jsonl")

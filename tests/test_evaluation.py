@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,9 @@ from zerosearch.evaluation import QA_METRIC, runner
 from zerosearch.evaluation.methods import UNTRAINED, Bench, Method, Trained, make_bench, make_methods
 from zerosearch.evaluation.runner import IncompleteEvaluation
 from zerosearch.evaluation.statistics import METRICS, score_table
+from zerosearch.interrupts import Stopped
+from zerosearch.ledger import Ledger, read_events
+from zerosearch.parts import EventLog
 from zerosearch.prompts import Prompts
 from zerosearch.rollout import RolloutSettings
 from zerosearch.retrievers.bm25 import BM25Retriever
@@ -59,6 +63,14 @@ def searcher(prompt: str) -> str:
     return f"<answer> {' '.join(words[-3:])}</answer>"
 
 
+def answers(
+    method: Method, asked: list[Question], batch_size: int = 256, ledger: EventLog | None = None
+) -> pd.DataFrame:
+    """Return the rows of one method, batch by batch, without parts on the disk."""
+    batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
+    return pd.DataFrame([row for batch in batches for row in runner.answer_batch(method, batch, ledger)])
+
+
 # -- methods --------------------------------------------------------------------------------------
 
 
@@ -91,7 +103,7 @@ def test_closed_methods_never_search_on_their_own(name: str) -> None:
 def test_search_and_forced_use_the_real_engine() -> None:
     for name in ("search", "forced"):
         method = one_method(name, searcher)
-        row = runner.evaluate(method, questions(1, ("nq",))).iloc[0]
+        row = answers(method, questions(1, ("nq",))).iloc[0]
         assert (row["prediction"], row["em"], row["n_searches"]) == ("Alda Falk 0", 1.0, 1)
         assert row["stop_reason"] == "answer" and row["answer_in_passages"] and row["gold_in_passages"]
 
@@ -101,7 +113,7 @@ def test_rag_reads_the_passages_of_its_own_question() -> None:
         return f"<answer> {prompt.split(' is ')[1].split('.')[0]}</answer>"
 
     method = one_method("rag", script)
-    table = runner.evaluate(method, questions(3), batch_size=4)
+    table = answers(method, questions(3), batch_size=4)
     assert (table["em"] == 1.0).all() and (table["n_searches"] == 1).all()
     assert (table["max_searches"] == 1).all() and table["gold_shown"].all()
 
@@ -109,7 +121,7 @@ def test_rag_reads_the_passages_of_its_own_question() -> None:
 def test_rag_with_a_failed_search_scores_zero_and_says_why() -> None:
     fails = EchoRetriever(fail_on="film 1")
     method = one_method("rag", lambda p: "<answer> Alda Falk 1</answer>", retriever=fails)
-    table = runner.evaluate(method, questions(3, ("nq",)))
+    table = answers(method, questions(3, ("nq",)))
     failed = table.iloc[1]
     assert failed[["stop_reason", "error", "em"]].tolist() == ["retriever_error", "scripted failure", 0.0]
     assert pd.isna(failed["prediction"]) and len(table) == 3
@@ -124,7 +136,7 @@ def test_passages_cut_to_the_budget_are_not_called_shown() -> None:
             return dataclasses.replace(found, passages=(long,))
 
     method = one_method("rag", lambda p: "<answer> x</answer>", retriever=Wordy())
-    row = runner.evaluate(method, questions(1)).iloc[0]
+    row = answers(method, questions(1)).iloc[0]
     assert row["gold_in_passages"] and not row["gold_shown"] and not row["answer_in_passages"]
 
 
@@ -153,7 +165,7 @@ def test_only_the_policys_own_tokens_are_parsed_for_an_answer() -> None:
         return "<search> q</search>" if may_search else "I stop"
 
     for name in UNTRAINED:
-        row = runner.evaluate(one_method(name, script, retriever=Hostile()), asked).iloc[0]
+        row = answers(one_method(name, script, retriever=Hostile()), asked).iloc[0]
         assert pd.isna(row["prediction"]) and [row[m] for m in METRICS] == [0.0, 0.0, 0.0]
 
 
@@ -175,10 +187,10 @@ def saved_bench(folder: Path, seed: int, passages: int = 3) -> Bench:
 def test_a_saved_policy_answers_the_same_twice(tmp_path: Path) -> None:
     one, two = saved_bench(tmp_path / "one", 0), saved_bench(tmp_path / "two", 1)
     for method in make_methods(["rag", "forced"], one, {("zerosearch", 0): two}):
-        first, again = (runner.evaluate(method, questions(2), batch_size=3) for _ in range(2))
+        first, again = (answers(method, questions(2), batch_size=3) for _ in range(2))
         pd.testing.assert_frame_equal(first, again)
         assert (first["temperature"] == 0.0).all() and (first["retriever"] == "bm25").all()
-    assert (runner.evaluate(make_methods(["rag"], one, {})[0], questions(2))["gold_in_passages"]).all()
+    assert (answers(make_methods(["rag"], one, {})[0], questions(2))["gold_in_passages"]).all()
 
 
 def test_identity_follows_weights_and_corpus(tmp_path: Path) -> None:
@@ -193,7 +205,7 @@ def test_identity_follows_weights_and_corpus(tmp_path: Path) -> None:
 
 
 def test_rows_hold_scores_and_decoding_settings() -> None:
-    table = runner.evaluate(one_method("search", searcher), questions())
+    table = answers(one_method("search", searcher), questions())
     assert set(table.columns) == ROW_COLUMNS
     row = table.iloc[0]
     settings = row[["temperature", "max_searches", "passages_per_query", "policy"]].tolist()
@@ -205,7 +217,7 @@ def test_rows_hold_scores_and_decoding_settings() -> None:
 
 def test_metrics_are_three_columns_of_the_same_prediction() -> None:
     method = one_method("direct", lambda p: "<answer> It is Alda Falk 0</answer>")
-    table = runner.evaluate(method, questions())
+    table = answers(method, questions())
     for row in table.itertuples():
         expected = scoring.score(row.prediction, row.golden_answers)
         assert (row.em, row.cover_em, row.f1) == (expected.em, expected.cover_em, expected.f1)
@@ -227,7 +239,7 @@ def test_every_question_is_scored_once_whatever_the_batches(tmp_path: Path, batc
 @pytest.mark.parametrize("spoil", ["drop", "repeat", "swap"])
 def test_wrong_counts_stop_the_evaluation(spoil: str) -> None:
     asked = questions()
-    table = runner.evaluate(one_method("direct", searcher), asked)
+    table = answers(one_method("direct", searcher), asked)
     spoilt = {
         "drop": table.iloc[1:], "repeat": pd.concat([table, table.head(1)]),
         "swap": pd.concat([table.iloc[1:], table.tail(1)]),
@@ -250,8 +262,7 @@ def test_a_finished_method_is_not_evaluated_again(tmp_path: Path) -> None:
     methods = [one_method("direct", script), one_method("cot", script)]
     both = runner.evaluate_all(methods, asked, tmp_path)
     assert len(calls) == made + len(asked)  # only cot was run
-    same = [c for c in first.columns if c not in ("golden_answers", "error")]
-    pd.testing.assert_frame_equal(both[both["method"] == "direct"][same], first[same])
+    pd.testing.assert_frame_equal(both[both["method"] == "direct"], first)
     assert both["golden_answers"].map(list).tolist() == [list(q.golden_answers) for q in asked] * 2
 
 
@@ -275,17 +286,57 @@ def test_what_was_used_goes_to_the_ledger() -> None:
             self.events.append({"kind": kind, **fields})
 
     log = Log()
-    runner.evaluate(one_method("search", searcher), questions(5), batch_size=5, ledger=log)
+    answers(one_method("search", searcher), questions(5), batch_size=5, ledger=log)
     assert [e["kind"] for e in log.events] == ["tokens", "queries", "busy"] * 2
     queries = [e for e in log.events if e["kind"] == "queries"]
-    assert queries[0] == {"kind": "queries", "engine": "echo", "fresh": 5, "cached": 0, "paid": 0}
+    assert queries[0] == {"kind": "queries", "unit": None, "engine": "echo", "fresh": 5, "cached": 0, "paid": 0}
     busy = log.events[2]
     assert busy["role"] == "evaluation" and busy["seconds"] > 0 and busy["units"] >= 1
 
 
-def test_progress_counts_questions() -> None:
+def test_an_evaluation_that_is_cut_off_goes_on_after_its_last_batch(tmp_path: Path) -> None:
+    """The process dies in the second batch of the second method; nothing is answered or counted twice."""
+    asked, calls = questions(5), []
+
+    def dies(prompt: str) -> str:
+        calls.append(prompt)
+        if len(calls) > 30:
+            raise MemoryError
+        return searcher(prompt)
+
+    def both(script) -> list[Method]:  # noqa: ANN001
+        return make_methods(["search", "forced"], bench(script), {})
+
+    ledger = Ledger(tmp_path / "whole.jsonl", "04")
+    whole = runner.evaluate_all(both(searcher), asked, tmp_path / "whole", 4, ledger)
+    cut = Ledger(tmp_path / "cut.jsonl", "04")
+    with pytest.raises(MemoryError):
+        runner.evaluate_all(both(dies), asked, tmp_path / "parts", 4, cut)
+    done = len(list((tmp_path / "parts").iterdir()))
+    assert 3 < done < 6
+    calls.clear()
+    pd.testing.assert_frame_equal(runner.evaluate_all(both(dies), asked, tmp_path / "parts", 4, cut), whole)
+    counted = [pd.DataFrame(read_events(one.path)).drop(columns=["time", "seconds", "unit"]) for one in (ledger, cut)]
+    pd.testing.assert_frame_equal(*counted)
+    assert len(calls) == 2 * 2 * 5 * 2 - 2 * (4 + 4 + 2) - (done - 3) * 2 * 4
+
+
+def test_asked_to_stop_an_evaluation_ends_after_the_batch(tmp_path: Path) -> None:
+    once = iter([signal.SIGTERM])
+
+    def interrupted(prompt: str) -> str:
+        for number in once:
+            signal.raise_signal(number)
+        return "<answer> x</answer>"
+
+    with pytest.raises(Stopped, match="4 of 6 of direct"):
+        runner.evaluate_all([one_method("direct", interrupted)], questions(3), tmp_path, 4)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_progress_counts_questions(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
-    runner.evaluate(one_method("direct", searcher), questions(3), 4, on_progress=lambda *a: seen.append(a))
+    runner.evaluate_all([one_method("direct", searcher)], questions(3), tmp_path, 4, on_progress=lambda *a: seen.append(a))
     assert seen == [("direct, seed 0", 4, 6), ("direct, seed 0", 6, 6)]
 
 
@@ -312,8 +363,8 @@ def test_pick_takes_evaluation_questions_only_and_nests() -> None:
 
 
 def test_retrieval_table_counts_recall_and_unsupported_answers() -> None:
-    rag = runner.evaluate(one_method("rag", lambda p: "<answer> Bo Ek</answer>"), questions(2, ("nq",)))
-    direct = runner.evaluate(one_method("direct", lambda p: "<answer> Bo Ek</answer>"), questions(2, ("nq",)))
+    rag = answers(one_method("rag", lambda p: "<answer> Bo Ek</answer>"), questions(2, ("nq",)))
+    direct = answers(one_method("direct", lambda p: "<answer> Bo Ek</answer>"), questions(2, ("nq",)))
     table = runner.retrieval_table(pd.concat([rag, direct], ignore_index=True))
     assert list(table["method"]) == ["rag"]  # a method that may not search has no recall
     columns = ["searches", "recall", "shown", "unsupported", "n"]

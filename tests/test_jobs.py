@@ -1,4 +1,4 @@
-"""jobs.py: names of jobs, statuses on the notice board, processes told apart and ended."""
+"""jobs.py, processes.py: names of jobs, statuses on the notice board, processes told apart and ended."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from zerosearch import jobs
-from zerosearch.jobs import Board, Job, ProcessId
+import psutil
+
+from zerosearch import processes
+from zerosearch.jobs import Board, Job
+from zerosearch.processes import ProcessId
 
 
 def test_names() -> None:
@@ -23,21 +26,21 @@ def test_a_job_on_the_board(tmp_path: Path) -> None:
     assert board.status(job) is None and board.owner() is None and board.living() == []
     board.started(job)
     status = board.status(job)
-    assert status is not None and status.state == "running" and status.process == jobs.this_process()
-    assert board.living() == [jobs.this_process()]
+    assert status is not None and status.state == "running" and status.process == processes.this_process()
+    assert board.living() == [processes.this_process()]
     board.ended(job, "failed", "no passages")
     status = board.status(job)
     assert status is not None and (status.state, status.message) == ("failed", "no passages")
     assert status.elapsed >= 0 and board.living() == []
     board.own()
-    assert board.owner() == jobs.this_process()
+    assert board.owner() == processes.this_process()
 
 
 def test_a_process_id_used_again_is_another_process() -> None:
-    here = jobs.this_process()
+    here = processes.this_process()
     assert ProcessId.from_text(here.text()) == here and ProcessId.from_text("") is None
     assert (
-        jobs.alive(here) and not jobs.alive(ProcessId(here.pid, here.created - 100)) and not jobs.alive(None)
+        processes.alive(here) and not processes.alive(ProcessId(here.pid, here.created - 100)) and not processes.alive(None)
     )
 
 
@@ -46,10 +49,10 @@ def test_a_family_is_measured_and_ended() -> None:
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = subprocess.Popen([sys.executable, "-c", parent])
     deadline = time.time() + 20
-    while not (family := jobs.psutil.Process(process.pid).children()) and time.time() < deadline:
+    while not (family := psutil.Process(process.pid).children()) and time.time() < deadline:
         time.sleep(0.05)
-    assert jobs.tree_rss_mib(process.pid) > 5
-    jobs.stop_tree(process.pid)
+    assert processes.tree_rss_mib(process.pid) > 5
+    processes.stop_tree(process.pid)
     process.wait(timeout=10)
     assert family and not family[0].is_running()
-    jobs.stop_tree(process.pid)  # a second time: nothing to do
+    processes.stop_tree(process.pid)  # a second time: nothing to do

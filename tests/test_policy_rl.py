@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
@@ -15,6 +18,7 @@ from trl import GRPOTrainer
 
 from zerosearch.curriculum import Curriculum
 from zerosearch.errors import ConfigError
+from zerosearch.interrupts import Stopped
 from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.prompts import Prompts
 from zerosearch.rollout import RolloutSettings
@@ -147,6 +151,58 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch:
     pd.testing.assert_frame_equal(resumed[timeless], whole[timeless], check_exact=True)
     assert torch.equal(weights(model), weights(again))
     assert len(pd.read_parquet(tmp_path / "cut" / "trajectories.parquet")) == 12
+
+
+def test_a_resumed_run_counts_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense_reward(monkeypatch)
+    undisturbed, _, _ = train(tmp_path / "whole")
+    stop_after(monkeypatch, 3)  # step 3 stands in the ledger and is made again
+    with pytest.raises(_Stopped):
+        train(tmp_path / "cut")
+    resumed, _, _ = train(tmp_path / "cut")
+    tokens = [[(e["unit"], e["prompt"], e["generated"]) for e in stage.ledger.events if e["kind"] == "tokens"]
+              for stage in (undisturbed, resumed)]
+    assert tokens[0] == tokens[1] and [unit for unit, *_ in tokens[1]] == ["step 1", "step 2", "step 3", "step 4"]
+    aside = [e for path in (tmp_path / "cut" / "superseded").iterdir() for e in read_rows(path)]
+    assert {e["unit"] for e in aside} == {"step 3"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_saves_the_step_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Step 3 is no multiple of save_every: its checkpoint exists because of the signal."""
+    dense_reward(monkeypatch)
+    _, whole, model = train(tmp_path / "whole")
+    before = signal.getsignal(number)
+    original = PolicyTrainer._generate_and_score_completions
+
+    def signalled(self, inputs):  # noqa: ANN001, ANN202
+        if self.state.global_step == 2:
+            monkeypatch.setattr(PolicyTrainer, "_generate_and_score_completions", original)
+            os.kill(os.getpid(), number)
+        return original(self, inputs)
+
+    monkeypatch.setattr(PolicyTrainer, "_generate_and_score_completions", signalled)
+    with pytest.raises(Stopped, match="3 of 4 steps saved; to go on"):
+        train(tmp_path / "cut")
+    assert signal.getsignal(number) is before
+    stage, resumed, again = train(tmp_path / "cut")
+    assert stage.progressed == [(3, 4), (4, 4)]
+    timeless = [c for c in whole if not c.startswith("seconds_")]
+    pd.testing.assert_frame_equal(resumed[timeless], whole[timeless], check_exact=True)
+    assert torch.equal(weights(model), weights(again))
+
+
+def test_a_model_whose_training_was_cut_off_is_no_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = micro_model()
+    monkeypatch.setattr(sys.modules[__name__], "micro_model", lambda: model)
+    stop_after(monkeypatch, 3)
+    with pytest.raises(_Stopped):
+        train(tmp_path)
+    with pytest.raises(ConfigError, match="run the notebook again from its first cell"):
+        train(tmp_path)
+    assert (tmp_path / "checkpoints" / "checkpoint-2" / "COMPLETE.json").is_file()
 
 
 def test_a_finished_run_is_loaded_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

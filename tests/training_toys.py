@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from zerosearch.ledger import Ledger, read_events
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, StopReason, Trajectory
 
 
@@ -84,12 +85,20 @@ class FakeLedger:
         self.events.append({"kind": kind, **fields})
 
 
+class ToyLedger(Ledger):
+    """The real ledger; its events at hand."""
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return read_events(self.path)
+
+
 class FakeStage:
     """A stage folder without manifest or hashes."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self.dir, self.ledger = folder, FakeLedger()
+        self.dir, self.ledger = folder, ToyLedger(folder / "ledger.jsonl", "03")
         self.progressed: list[tuple[int, int]] = []
 
     def path(self, name: str) -> Path:

@@ -2,7 +2,8 @@
 
 The only module that builds paths below ``outputs/``.  A stage folder belongs to one attempt: an
 attempt that was cut off is continued when its parameters and inputs are still the same, any other
-opening starts with an empty folder (caches and old ledgers stay).  Called by every notebook.
+opening starts with an empty folder (caches and old ledgers stay).  One process at a time works in it.
+Called by every notebook.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from zerosearch import files
 from zerosearch.environment import library_versions, machine, peak_rss_mib, source_version
 from zerosearch.errors import ConfigError, MissingInput, unknown_name
 from zerosearch.files import read_jsonl, read_table, replace_folder, write_atomic
-from zerosearch.ledger import LEDGER, Ledger, gather
+from zerosearch.ledger import ASIDE, LEDGER, Ledger, aside, gather
+from zerosearch.processes import FolderLock
 from zerosearch.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,8 +73,9 @@ NOTEBOOKS = {
 }
 PER_ARM = ("03",)  # stages with one folder per arm and seed
 MANIFEST, ATTEMPT = "manifest.json", "attempt.json"
-_KEPT = ("cache", "superseded")  # names (by their beginning) that outlive an attempt
-_NOT_RESULTS = ("cache", "superseded", "checkpoints", LEDGER, ATTEMPT, MANIFEST, "progress.")
+LOCK = ".stage.lock"
+_KEPT = ("cache", ASIDE, LOCK)  # names (by their beginning) that outlive an attempt
+_NOT_RESULTS = ("cache", ASIDE, "checkpoints", LEDGER, ATTEMPT, MANIFEST, "progress.", LOCK)
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -166,6 +169,8 @@ class Stage:
         self.run, self.stage, self.arm, self.seed = run, stage, arm, seed
         self.parameters = files.through_json(parameters)
         self.dir = stage_dir(run, stage, arm, seed)
+        self._lock = FolderLock(self.dir / LOCK)
+        self._lock.take(f"stage {stage} of run {run!r}")
         self.inputs: dict[str, str] = {}
         self.models = base_models(self.parameters)
         self.resumed = self._continues()
@@ -174,6 +179,7 @@ class Stage:
         self._started, self._clock = _now(), time.perf_counter()
         self._write_attempt("running")
         self.ledger = Ledger(self.path(LEDGER), stage, arm, seed)
+        self.ledger.keep(lambda unit: unit is not None)  # work without a unit is done again
         where = " ".join([STAGES[stage], *([arm, f"seed{seed}"] if arm is not None else [])])
         self._progress = Progress(self.dir, where)
 
@@ -256,7 +262,9 @@ class Stage:
             "outputs": self._output_hashes(),
         }
         path = files.write_json(self.path(MANIFEST), manifest)
+        shutil.rmtree(self.path("checkpoints"), ignore_errors=True)  # the results are whole: they have served
         self._write_attempt("finished")  # last: a process killed before this line is continued, not repeated
+        self._lock.free()
         return path
 
     def _continues(self) -> bool:
@@ -278,9 +286,8 @@ class Stage:
         self.dir.mkdir(parents=True, exist_ok=True)
         ledger = self.path(LEDGER)
         if ledger.exists():
-            aside = self.path("superseded")
-            aside.mkdir(exist_ok=True)
-            os.replace(ledger, aside / f"{_now().replace(':', '')}-{LEDGER}")
+            aside(ledger).parent.mkdir(exist_ok=True)
+            os.replace(ledger, aside(ledger))
         for path in self.dir.iterdir():
             if not path.name.startswith(_KEPT):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

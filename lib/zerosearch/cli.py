@@ -27,6 +27,9 @@ from zerosearch.options import Options, parse
 from zerosearch.progress import clock
 
 
+NOT_READY, INTERRUPTED = 3, 130  # exit codes: something is missing here; asked to end
+
+
 class NotReady(WorkbookError):
     """This machine or this folder lacks something that a run needs."""
 
@@ -37,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _signals_as_interrupts():
             return _dispatch(parse(arguments))
     except (NotReady, watch.OutOfSpace) as error:
-        return _complain(str(error), 3)
+        return _complain(str(error), NOT_READY)
     except WorkbookError as error:
         return _complain(str(error), 2)
-    except KeyboardInterrupt:
-        return _complain("stopped; the same command goes on from here", 130)
+    except KeyboardInterrupt as stop:
+        return _complain("\n".join([*stop.args, "stopped; the same command goes on from here"]), INTERRUPTED)
     except Exception as error:
         log = files.write_atomic(artifacts.outputs_dir() / "logs" / "cli.log", traceback.format_exc())
         return _complain(f"{type(error).__name__}: {error}; the traceback stands in {log}", 1)
@@ -167,15 +170,23 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
         if not any(item.reason for item in planned):
             print("everything is up to date; results:\n" + "\n".join(console.results(folder)))
             return 0
+        due = [item.job.name for item in planned if item.reason]
         with (
             console.Display(planned, settings.source.expected_seconds) as display,
             watch.Watch(display, folder, settings.source, command) as watcher,
         ):
-            outcome = pipeline.execute(folder, file, selection, watcher.look)
+            try:
+                outcome = pipeline.execute(folder, file, selection, watcher.look)
+            except KeyboardInterrupt:
+                _note_call(folder, time.time() - started, pipeline.Outcome(INTERRUPTED, 0.0), due)
+                raise KeyboardInterrupt(*display.endings(pipeline.Board(folder))) from None
+            except watch.OutOfSpace:
+                _note_call(folder, time.time() - started, pipeline.Outcome(NOT_READY, 0.0), due)
+                raise
             watcher.ended(outcome.exit_code)
-        failures = display.failures(pipeline.Board(folder))
+        failures = display.endings(pipeline.Board(folder))
         wall = time.time() - started
-        _note_call(folder, wall, outcome, [item.job.name for item in planned if item.reason])
+        _note_call(folder, wall, outcome, due)
     if outcome.exit_code != 0:
         message = (
             "\n".join(failures)
@@ -278,16 +289,22 @@ def _clean(name: str, dry_run: bool) -> int:
 
 @contextlib.contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
-    """Treat a polite request to end like Ctrl-C, so that notebooks are ended too."""
+    """Treat a request to end like Ctrl-C, so that notebooks save and end too.
+
+    SIGTERM comes from a cluster that takes the machine back, SIGHUP from a terminal that is gone; whoever
+    started this with ``nohup`` wants the latter ignored.
+    """
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _complain(message: str, code: int) -> int:

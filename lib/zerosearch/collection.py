@@ -7,7 +7,11 @@ Every batch writes down at once what it used.  Called by notebook 01.
 
 from __future__ import annotations
 
-from typing import Sequence
+import hashlib
+import json
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Sequence
 
 import pandas as pd
 import torch
@@ -16,9 +20,11 @@ from zerosearch import seeds
 from zerosearch.artifacts import Stage
 from zerosearch.engines.base import Engine
 from zerosearch.errors import BadInput
+from zerosearch.interrupts import StopRequest
+from zerosearch.parts import Parts
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries
-from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout, trajectories_to_table
+from zerosearch.rollout import RolloutRequest, RolloutSettings, from_row, rollout, to_row, trajectories_to_table
 from zerosearch.schema import STOP_REASONS, Question, Trajectory
 from zerosearch.scoring import em
 
@@ -60,33 +66,57 @@ def collect(
 ) -> list[Trajectory]:
     """Return one trajectory per request, in order, made batch_size at a time.
 
-    The stage's ledger gets tokens, queries and seconds of each batch; progress says how far it is.
+    The stage's ledger gets tokens, queries and seconds of each batch; progress says how far it is.  A
+    finished batch is kept in the stage's checkpoints: a collection that is cut off, or asked to stop
+    (raises Stopped), goes on after it.
     """
     made: list[Trajectory] = []
+    parts = Parts(stage.path("checkpoints"), stage.ledger)
     stage.progress(0, len(requests), "first batch")
-    for start in range(0, len(requests), batch_size):
-        batch = rollout(requests[start : start + batch_size], engine, retriever, prompts, settings)
-        meter(batch, engine, stage)
-        made += batch
-        right = sum(em(t.answer, t.question.golden_answers) for t in made)
-        n_searches = sum(t.n_searches for t in made)
-        stage.progress(len(made), len(requests), searches=n_searches / len(made), em=right / len(made))
+    with StopRequest() as stop:
+        for start in range(0, len(requests), batch_size):
+            batch = requests[start : start + batch_size]
+            make = partial(_roll_out, batch, engine, retriever, prompts, settings, stage)
+            name = f"batch-{start:06d}-{_fingerprint(batch, engine, retriever, settings)}"
+            made += map(from_row, parts.rows(name, make))
+            right = sum(em(t.answer, t.question.golden_answers) for t in made)
+            n_searches = sum(t.n_searches for t in made)
+            stage.progress(len(made), len(requests), searches=n_searches / len(made), em=right / len(made))
+            stop.check(f"{len(made)} of {len(requests)} trajectories")
     return made
 
 
-def meter(trajectories: Sequence[Trajectory], engine: Engine, stage: Stage) -> None:
+def _roll_out(
+    batch: Sequence[RolloutRequest], engine: Engine, retriever: Retriever, prompts: Prompts,
+    settings: RolloutSettings, stage: Stage, unit: str,
+) -> list[dict[str, Any]]:
+    trajectories = rollout(batch, engine, retriever, prompts, settings)
+    meter(trajectories, engine, stage, unit)
+    return [to_row(t) for t in trajectories]
+
+
+def _fingerprint(
+    requests: Sequence[RolloutRequest], engine: Engine, retriever: Retriever, settings: RolloutSettings
+) -> str:
+    """Return 12 hex digits that change with what is asked, of whom, and how."""
+    asked = [(r.question.id, r.question.question, r.sample, r.forced_prefix) for r in requests]
+    parts = [asked, engine.name, retriever.name, asdict(settings)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def meter(trajectories: Sequence[Trajectory], engine: Engine, stage: Stage, unit: str | None = None) -> None:
     """Write into the ledger what a batch used: the policy's tokens, searches by engine, wall seconds."""
     counts, retrievals = engine.counts.take(), [t.retrieval for r in trajectories for t in r.turns if t.retrieval]
     on_gpu = torch.cuda.is_available()
     device, units = ("cuda", 1) if on_gpu else ("cpu", torch.get_num_threads())
-    ledger = stage.ledger
-    ledger.event("tokens", role="policy", model=engine.name, prompt=counts.prompt, generated=counts.generated)
-    ledger.event("busy", role="policy_rollout", device=device, seconds=round(counts.seconds, 4), units=units)
+    event = partial(stage.ledger.event, unit=unit)
+    event("tokens", role="policy", model=engine.name, prompt=counts.prompt, generated=counts.generated)
+    event("busy", role="policy_rollout", device=device, seconds=round(counts.seconds, 4), units=units)
     for fields in count_queries(retrievals):
-        ledger.event("queries", **fields)
+        event("queries", **fields)
     if retrievals:
         seconds = sum(r.wall_seconds for r in retrievals)
-        ledger.event("busy", role="retriever", device="cpu", seconds=round(seconds, 4), units=1)
+        event("busy", role="retriever", device="cpu", seconds=round(seconds, 4), units=1)
 
 
 def collected_table(requests: Sequence[RolloutRequest], trajectories: Sequence[Trajectory]) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 Two runs are the same when their parameters are and everything they wrote is, apart from times, money and
 figures.  Otherwise the first difference is looked for in the order in which a run is made: parameters,
 then the first stage whose outputs differ, then inside it the first trajectory, turn and token.  Versions, the
-machine and the code are reasons, not results: they are named, but alone they make no difference.
+machine, the shipped models and the code are reasons, not results: they are named, but alone they make no
+difference.
 
 It reads both runs and writes nothing.  Exit codes: 0 same, 1 different, 2 wrong option or no such run.
 """
@@ -46,6 +47,7 @@ def compare(run_a: str, run_b: str) -> int:
     parameters = _parameters(*made)
     _print_reasons("parameters and seeds", parameters)
     _print_reasons("versions and machine", _machine(*made))
+    _print_reasons("shipped models", _models(*made))
     _print_reasons("code", [*_commits(*made), *_notebooks(run_a, run_b)])
     print("results (times, money, figures and stage 05, which prices seconds, are not compared):")
     first: tuple[str, Found] | None = None
@@ -83,6 +85,12 @@ def _parameters(a: Mapping[str, Manifest], b: Mapping[str, Manifest]) -> list[st
 
 def _machine(a: Mapping[str, Manifest], b: Mapping[str, Manifest]) -> list[str]:
     return [text for text in facts.machine_differences(facts.machine(a), facts.machine(b)) if "at all" not in text]
+
+
+def _models(a: Mapping[str, Manifest], b: Mapping[str, Manifest]) -> list[str]:
+    """Return the shipped models whose weights were not the same, as far as both runs recorded them."""
+    ours, theirs = facts.shipped_models(a), facts.shipped_models(b)
+    return [f"{name} {ours[name][:12]}… / {theirs[name][:12]}…" for name in ours if ours[name] != theirs.get(name, ours[name])]
 
 
 def _commits(a: Mapping[str, Manifest], b: Mapping[str, Manifest]) -> list[str]:

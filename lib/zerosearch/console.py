@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from zerosearch import artifacts, files
-from zerosearch.jobs import Board, Job, Status, alive
+from zerosearch.jobs import Board, Job, Status
 from zerosearch.pipeline import Planned
+from zerosearch.processes import alive
 from zerosearch.progress import clock
 
 QUIET_EVERY = 30.0  # seconds between lines about a running stage where nothing can be redrawn
@@ -108,8 +109,8 @@ class Display:
         shown = "stalled" if state == "running" and planned.job in self.stalled else state
         return Line(planned.job, shown, status.elapsed, expected, beat.line() if beat else "")
 
-    def failures(self, board: Board) -> list[str]:
-        """Return one paragraph for every job that failed or was stopped."""
+    def endings(self, board: Board) -> list[str]:
+        """Return one paragraph for every job that failed, or was stopped."""
         found = []
         for planned in self.planned:
             status = self._status(planned.job, board)

@@ -1,42 +1,21 @@
 """The notice board of a run: which notebook is at work, since when, and how it ended.
 
-The notebook runner writes it, the command line reads it; small JSON files in ``<run>/logs/``.  A
-process is known by its id and its start time together, since ids are used again.
+The notebook runner writes it, the command line reads it; small JSON files in ``<run>/logs/``.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from zerosearch import artifacts, files
+from zerosearch.processes import ProcessId, alive, this_process
 from zerosearch.progress import Heartbeat, read_heartbeat
 
 OWNER_VARIABLE = "ZEROSEARCH_OWNER"  # tells a runner which command line it belongs to
-State = Literal["running", "done", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessId:
-    """One process of this machine.  created: its start, seconds since 1970."""
-
-    pid: int
-    created: float
-
-    def text(self) -> str:
-        """Return it as one word, for an environment variable."""
-        return f"{self.pid}:{self.created!r}"
-
-    @classmethod
-    def from_text(cls, text: str) -> ProcessId | None:
-        """Return what ``text`` gave, None for an empty text."""
-        pid, _, created = text.partition(":")
-        return cls(int(pid), float(created)) if created else None
+State = Literal["running", "done", "failed", "stopped"]  # stopped: asked to end, its work is saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a job stands.  started, ended: seconds since 1970; message: why it failed, for users."""
+    """How a job stands.  started, ended: seconds since 1970; message: why it ended so, for users."""
 
     state: State
     process: ProcessId
@@ -142,53 +121,3 @@ class Board:
             return None
         found: dict[str, Any] = files.read_json(path)
         return Status(**{**found, "process": ProcessId(**found["process"])})
-
-
-def this_process() -> ProcessId:
-    """Return the identity of the calling process."""
-    return ProcessId(os.getpid(), psutil.Process().create_time())
-
-
-def alive(process: ProcessId | None) -> bool:
-    """Say whether that very process still runs (not a later one with the same id, not a zombie)."""
-    if process is None:
-        return False
-    try:
-        found = psutil.Process(process.pid)
-        return abs(found.create_time() - process.created) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def tree_rss_mib(pid: int) -> float:
-    """Return the resident memory of a process and all its descendants together, MiB."""
-    total = 0
-    try:
-        top = psutil.Process(pid)
-        for process in [top, *top.children(recursive=True)]:
-            total += process.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass  # one of them has just ended; the next measurement is soon
-    return total / 2**20
-
-
-def stop_tree(pid: int, grace_seconds: float = 10.0) -> None:
-    """End a process with all its descendants: politely first, then by force."""
-    try:
-        top = psutil.Process(pid)
-        family = [top, *top.children(recursive=True)]  # parents first: none may mistake the end of a child
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
-        _signal(process.terminate)
-    _, stubborn = psutil.wait_procs(family, timeout=grace_seconds)
-    for process in stubborn:
-        _signal(process.kill)
-    psutil.wait_procs(stubborn, timeout=5)
-
-
-def _signal(send: Any) -> None:
-    try:
-        send()
-    except psutil.NoSuchProcess:
-        pass

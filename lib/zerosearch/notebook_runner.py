@@ -12,8 +12,8 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -21,10 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
+import psutil
 from rich.text import Text
 
 from zerosearch import artifacts, files, jobs
 from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
+from zerosearch.interrupts import GO_ON, SIGNALS, Stopped
+from zerosearch.kernel_folders import kernel_folder
+from zerosearch.processes import ProcessId, alive
 
 START_TIMEOUT = 120  # seconds that a kernel may take to start on a busy machine
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
@@ -45,12 +49,39 @@ class NotebookRun:
     offline: bool = True
 
 
-def run_notebook(run: NotebookRun) -> None:
+class KernelStop:
+    """Passes a request to end on to the notebook: as its interrupt button would, and between two cells.
+
+    A notebook in the middle of long work saves it and says so (see ``interrupts``).
+    """
+
+    requested = started = False  # started: the kernel is up and its first cell was sent
+
+    def take_signals(self) -> None:
+        """Take SIGINT and SIGTERM of this process; only the main thread may."""
+        for number in SIGNALS:
+            signal.signal(number, self._pass_on)
+
+    def before_cell(self, **_: object) -> None:
+        """Raise Stopped when nothing more is to be started: an idle kernel takes no notice of signals."""
+        self.started = True
+        if self.requested:
+            raise Stopped(f"stopped as asked, between two cells; {GO_ON}")
+
+    def _pass_on(self, *_: object) -> None:
+        self.requested = True
+        for kernel in psutil.Process().children() if self.started else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                kernel.send_signal(signal.SIGINT)
+
+
+def run_notebook(run: NotebookRun, stop: KernelStop | None = None) -> None:
     """Check the parameters and execute the notebook in its own folder.
 
     Raises ConfigError for parameters that do not fit, NotebookFailed when a cell fails or the kernel
-    dies.  What the notebook prints appears in ``run.log`` at once.
+    dies, Stopped when ``stop`` was requested.  What the notebook prints appears in ``run.log`` at once.
     """
+    stop = stop or KernelStop()
     check_parameters(run.source, run.parameters)
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -58,7 +89,7 @@ def run_notebook(run: NotebookRun) -> None:
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.log.parent.mkdir(parents=True, exist_ok=True)
     environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline)
-    with own_kernel(environment), run.log.open("a", encoding="utf-8") as log:
+    with kernel_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
                 run.source,
@@ -70,18 +101,17 @@ def run_notebook(run: NotebookRun) -> None:
                 stderr_file=log,
                 cwd=run.source.parent,
                 start_timeout=START_TIMEOUT,
+                on_cell_start=stop.before_cell,
             )
         except papermill.PapermillExecutionError as error:
             stack = Text.from_ansi("\n".join(error.traceback)).plain
             log.write(f"{stack}\n")
-            for_users = (
-                stack.strip() == f"{error.ename}: {error.evalue}".strip()
-            )  # a WorkbookError shows no stack
-            where = (
-                ""
-                if for_users
-                else f"{run.source.name} stopped in cell [{error.exec_count}]: {error.ename}: "
-            )
+            place = f"{run.source.name} stopped in cell [{error.exec_count}]"
+            if stop.requested:
+                saved = error.evalue if error.ename == Stopped.__name__ else f"{place} as asked; {GO_ON}"
+                raise Stopped(saved) from error
+            for_users = stack.strip() == f"{error.ename}: {error.evalue}".strip()  # no stack: a WorkbookError
+            where = "" if for_users else f"{place}: {error.ename}: "
             raise NotebookFailed(f"{where}{error.evalue}") from error
         except DeadKernelError as error:
             raise NotebookFailed(
@@ -139,33 +169,32 @@ def kernel_environment(threads: int, offline: bool) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def own_kernel(environment: Mapping[str, str]) -> Iterator[None]:
+def own_kernel(environment: Mapping[str, str], folder: Path) -> Iterator[None]:
     """Make ``python3`` mean this interpreter, with these variables, for kernels started inside.
 
     A kernel named python3 in the user's folder may belong to another Python; ``JUPYTER_PATH`` comes
-    before it.  A fresh IPython folder keeps the user's start-up scripts out.
+    before it.  A fresh IPython folder keeps the user's start-up scripts out.  folder: a temporary one.
     """
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="zerosearch-kernel-") as folder:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        spec = {
-            "argv": command,
-            "display_name": "Python 3",
-            "language": "python",
-            "metadata": {"debugger": False},
-        }
-        files.write_json(Path(folder) / "kernels" / "python3" / "kernel.json", spec)
-        others = [os.environ["JUPYTER_PATH"]] if os.environ.get("JUPYTER_PATH") else []
-        os.environ |= {
-            **environment,
-            "JUPYTER_PATH": os.pathsep.join([folder, *others]),
-            "IPYTHONDIR": folder,
-        }
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {
+        "argv": command,
+        "display_name": "Python 3",
+        "language": "python",
+        "metadata": {"debugger": False},
+    }
+    files.write_json(folder / "kernels" / "python3" / "kernel.json", spec)
+    others = [os.environ["JUPYTER_PATH"]] if os.environ.get("JUPYTER_PATH") else []
+    os.environ |= {
+        **environment,
+        "JUPYTER_PATH": os.pathsep.join([str(folder), *others]),
+        "IPYTHONDIR": str(folder),
+    }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -179,16 +208,18 @@ def main(arguments: list[str] | None = None) -> int:
     settings = files.read_json(options.settings)
     job = jobs.Job(options.stage, options.arm, options.seed)
     board = jobs.Board(options.settings.resolve().parent)
-    end_with(jobs.ProcessId.from_text(os.environ.get(jobs.OWNER_VARIABLE, "")))
+    end_with(ProcessId.from_text(os.environ.get(jobs.OWNER_VARIABLE, "")))
     parameters = dict(settings["stages"][options.stage])
     if options.arm is not None:
         parameters |= {"arm": options.arm, "seed": options.seed}
     source = artifacts.notebook_path(options.stage)
     run = NotebookRun(source, board.notebook(job), board.log(job), parameters, settings["offline"])
-    return _run_job(run, board, job)
+    stop = KernelStop()
+    stop.take_signals()
+    return _run_job(run, board, job, stop)
 
 
-def end_with(owner: jobs.ProcessId | None, poll_seconds: float = 1.0) -> None:
+def end_with(owner: ProcessId | None, poll_seconds: float = 1.0) -> None:
     """End this process, and with it the kernel, soon after its owner (the command line) is gone.
 
     A command that is killed cannot stop its children; without this they would work on unseen and
@@ -196,7 +227,7 @@ def end_with(owner: jobs.ProcessId | None, poll_seconds: float = 1.0) -> None:
     """
 
     def watch() -> None:
-        while jobs.alive(owner):
+        while alive(owner):
             time.sleep(poll_seconds)
         os._exit(1)  # the kernel notices that its parent is gone and ends too
 
@@ -204,13 +235,16 @@ def end_with(owner: jobs.ProcessId | None, poll_seconds: float = 1.0) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_job(run: NotebookRun, board: jobs.Board, job: jobs.Job) -> int:
+def _run_job(run: NotebookRun, board: jobs.Board, job: jobs.Job, stop: KernelStop) -> int:
     """Run the notebook and keep its state where the command line sees it."""
     run.log.parent.mkdir(parents=True, exist_ok=True)
     run.log.write_text(f"{json.dumps(dict(run.parameters))}\n", encoding="utf-8")
     board.started(job)
     try:
-        run_notebook(run)
+        run_notebook(run, stop)
+    except Stopped as error:
+        board.ended(job, "stopped", str(error))
+        return 1
     except WorkbookError as error:
         board.ended(job, "failed", str(error))
         print(error, file=sys.stderr)

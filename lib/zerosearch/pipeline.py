@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,9 +19,10 @@ from typing import Any, Callable, Mapping
 
 from filelock import FileLock, Timeout
 
-from zerosearch import artifacts, files
+from zerosearch import artifacts, files, kernel_folders
 from zerosearch.errors import ConfigError, WorkbookError
-from zerosearch.jobs import OWNER_VARIABLE, Board, Job, alive, stop_tree, this_process, tree_rss_mib
+from zerosearch.jobs import OWNER_VARIABLE, Board, Job
+from zerosearch.processes import ProcessId, alive, signal_process, stop_tree, this_process, tree_rss_mib
 
 RULES = {
     "00": "micro_world",
@@ -39,6 +41,7 @@ NEEDS = {  # stages that must be finished before a stage can run alone
     "05": ("04",),
 }
 POLL_SECONDS, MEASURE_EVERY = 0.5, 4  # seconds; polls per measurement of memory
+GRACE_SECONDS = 120.0  # that notebooks have for saving when a run is interrupted: a training step or two
 _OUTPUT, _REASON = re.compile(r"^\s+output: (\S+)", re.M), re.compile(r"^\s+reason: (.+)$", re.M)
 
 
@@ -103,7 +106,9 @@ def execute(
     """Run what is stale.
 
     watch: called about twice a second with the notice board.  Its own output goes to
-    ``logs/snakemake.log``.  When this process is interrupted, everything it started is ended.
+    ``logs/snakemake.log``.  When this process is interrupted or watch raises a
+    WorkbookError, the notebooks save what is under way (see
+    ``_end_in_order``); however it ends, everything it started is ended.
     """
     settings = files.read_json(settings_file)
     board, log_file = Board(folder), folder / "logs" / "snakemake.log"
@@ -121,11 +126,28 @@ def execute(
                 peak = max(peak, tree_rss_mib(process.pid)) if ticks % MEASURE_EVERY == 0 else peak
                 ticks += 1
                 time.sleep(POLL_SECONDS)
+        except (KeyboardInterrupt, WorkbookError):  # asked to end, or what watches found a reason
+            _end_in_order(process, board, watch)
+            raise
         finally:
-            if process.poll() is None:  # interrupted
+            if process.poll() is None:
                 stop_tree(process.pid)
     watch(board)
     return Outcome(process.returncode, peak)
+
+
+def _end_in_order(process: subprocess.Popen[bytes], board: Board, watch: Callable[[Board], None]) -> None:
+    """Start no more notebooks, ask those at work to save and stop, and wait for them, but not for ever."""
+    minutes = GRACE_SECONDS / 60
+    print(f"stopping: work under way is saved first, at most {minutes:g} min (again: at once)", file=sys.stderr, flush=True)
+    process.terminate()  # Snakemake then waits for its running jobs
+    asked, deadline = set[ProcessId](), time.monotonic() + GRACE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        for runner in set(board.living()) - asked:  # one may have just been started
+            asked.add(runner)
+            signal_process(runner.pid, signal.SIGTERM)
+        watch(board)
+        time.sleep(POLL_SECONDS)
 
 
 def missing_inputs(folder: Path, settings: Mapping[str, Any], selection: Selection) -> list[str]:
@@ -206,6 +228,7 @@ class RunLock:
             time.sleep(0.25)
         for process in board.living():
             stop_tree(process.pid)
+        kernel_folders.sweep(self.folder / "logs")
         return self
 
     def __exit__(self, *_: object) -> None:

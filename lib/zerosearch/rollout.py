@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -187,12 +187,12 @@ def rollout(
 
 def trajectories_to_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
     """Return one row per trajectory; nothing is lost (``table_to_trajectories`` is the inverse)."""
-    return pd.DataFrame([_to_row(t) for t in trajectories], columns=_COLUMNS)
+    return pd.DataFrame([to_row(t) for t in trajectories], columns=_COLUMNS)
 
 
 def table_to_trajectories(table: pd.DataFrame) -> list[Trajectory]:
     """Return the trajectories of a table made by ``trajectories_to_table``."""
-    return [_from_row(row) for row in table.to_dict("records")]
+    return [from_row(row) for row in table.to_dict("records")]
 
 
 _COLUMNS = [
@@ -201,7 +201,8 @@ _COLUMNS = [
 ]
 
 
-def _to_row(t: Trajectory) -> dict[str, Any]:
+def to_row(t: Trajectory) -> dict[str, Any]:
+    """Return a trajectory as one row that JSON and parquet can hold; ``from_row`` is the inverse."""
     question = t.question
     return {
         "question_id": question.id, "dataset": question.dataset, "split": question.split,
@@ -229,7 +230,8 @@ def _turn_to_dict(turn: Turn) -> dict[str, Any]:
     return made
 
 
-def _from_row(row: dict[str, Any]) -> Trajectory:
+def from_row(row: Mapping[str, Any]) -> Trajectory:
+    """Return the trajectory of a row made by ``to_row``."""
     question = Question(
         row["question_id"], row["dataset"], row["question"], tuple(row["golden_answers"]), row["split"],
         json.loads(row["metadata"]),
@@ -242,7 +244,7 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
     )
 
 
-def _turn_from_dict(made: dict[str, Any], question: Question, row: dict[str, Any]) -> Turn:
+def _turn_from_dict(made: dict[str, Any], question: Question, row: Mapping[str, Any]) -> Turn:
     retrieval = None
     if (r := made.get("retrieval")) is not None:
         request = SearchRequest(

@@ -7,6 +7,7 @@ disk is nearly full it raises OutOfSpace, which ends the run as an interrupt doe
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shutil
 import time
@@ -22,6 +23,7 @@ from zerosearch.console import Display, Line
 from zerosearch.environment import installed_version
 from zerosearch.errors import WorkbookError
 from zerosearch.jobs import Board, Job
+from zerosearch.processes import tree_rss_mib
 from zerosearch.profiles import Profile
 from zerosearch.progress import PROGRESS, clock
 from zerosearch.run_log import RunLog, printable
@@ -85,6 +87,7 @@ class Watch:
         self.states: dict[Job, str] = {}
         self.started = self.beaten = now()
         self.measured = float("-inf")
+        self.stopping = False
 
     def __enter__(self) -> Watch:
         """Write the start into the log."""
@@ -135,7 +138,8 @@ class Watch:
 
     def _check_disk(self) -> None:
         free = free_disk_mib(self.folder)
-        if free < self.limits.disk_stop:
+        if free < self.limits.disk_stop and not self.stopping:
+            self.stopping = True  # said once: the notebooks are now asked to save, and looked at meanwhile
             raise OutOfSpace(
                 f"disk: expected at least {self.limits.disk_stop:.0f} MiB to stay free at {self.folder}, found "
                 f"{free:.0f}; the run was stopped. Free some space (`./run_all.sh --clean NAME` deletes a run); the "
@@ -155,7 +159,7 @@ class Watch:
     def _write_heartbeat(self, lines: Sequence[Line]) -> None:
         beats = [f"{line.job.name} {line.word or 'at work'}" for line in lines if line.state in ("running", "stalled")]
         self.log.write(
-            f"heartbeat: {'; '.join(beats) or 'no stage at work'} | memory {family_rss_mib():.0f} MiB, available "
+            f"heartbeat: {'; '.join(beats) or 'no stage at work'} | memory {tree_rss_mib(os.getpid()):.0f} MiB, available "
             f"{available_memory_mib():.0f} MiB, free disk {free_disk_mib(self.folder):.0f} MiB"
         )
 
@@ -256,7 +260,7 @@ def _largest(board: Board, running: Sequence[Job]) -> str:
     sizes = {}
     for job in running:
         if status := board.status(job):
-            sizes[job] = family_rss_mib(status.process.pid)
+            sizes[job] = tree_rss_mib(status.process.pid)
     if not sizes:
         return ""
     job = max(sizes, key=lambda one: sizes[one])
@@ -271,17 +275,8 @@ def free_disk_mib(folder: Path) -> float:
 
 def available_memory_mib() -> float:
     """Return the memory that can still be taken, MiB: of the machine, or of a container with a limit."""
-    own_limit = 1024 * usable_memory_gib() - family_rss_mib()
+    own_limit = 1024 * usable_memory_gib() - tree_rss_mib(os.getpid())
     return max(0.0, min(psutil.virtual_memory().available / MIB, own_limit))
-
-
-def family_rss_mib(pid: int | None = None) -> float:
-    """Return the resident memory of a process (this one when None) and its descendants together, MiB."""
-    total = 0
-    for process in _family(pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
-    return total / MIB
 
 
 def is_computing(pid: int, seconds: float = 0.2) -> bool:
@@ -300,7 +295,7 @@ def _cpu_seconds(pid: int) -> float:
     return total
 
 
-def _family(pid: int | None) -> list[psutil.Process]:
+def _family(pid: int) -> list[psutil.Process]:
     try:
         top = psutil.Process(pid)
         return [top, *top.children(recursive=True)]

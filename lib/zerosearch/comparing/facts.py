@@ -122,6 +122,11 @@ def parameters(made: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def shipped_models(made: Mapping[str, Manifest]) -> dict[str, str]:
+    """Return SHA-256 of the weights of each shipped model that a run used, as its stages recorded them."""
+    return {name: digest for manifest in made.values() for name, digest in manifest.get("models", {}).items()}
+
+
 def hashes(made: Mapping[str, Manifest]) -> dict[str, str]:
     """Return SHA-256 by name: files that the seed alone decides, shipped base models, trained weights.
 

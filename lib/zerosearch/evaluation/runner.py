@@ -4,9 +4,9 @@ The rows hold what was answered, the three metrics of that one answer, what was 
 which settings; whoever reads ``predictions.parquet`` needs no other file to judge a number.  Counts are
 asserted against the list of questions, never assumed.
 
-A finished method is kept as a part file until all are finished, so that a cut-off evaluation goes on
-where it stopped.  A part is used again only if its questions, settings, weights and corpus are the same:
-their digest stands in its name.  Called by notebook 04.
+A finished batch of a method is kept as a part file until all are finished, so that a cut-off evaluation
+goes on where it stopped.  A part is used again only if its questions, settings, weights and corpus are the
+same: their digest stands in its name.  Called by notebook 04.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Protocol, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 import pandas as pd
 import torch
 
-from zerosearch import files, scoring, seeds
+from zerosearch import scoring, seeds
 from zerosearch.errors import WorkbookError
 from zerosearch.evaluation.methods import Method, Prediction
+from zerosearch.interrupts import StopRequest
+from zerosearch.parts import EventLog, Parts
 from zerosearch.questions import evaluation_questions
 from zerosearch.retrievers.base import count_queries
 from zerosearch.schema import Question
@@ -38,55 +40,53 @@ class IncompleteEvaluation(WorkbookError):
     """A question was left out, or scored more than once."""
 
 
-class EventLog(Protocol):
-    """Where amounts are written as they happen: the ledger of the stage."""
-
-    def event(self, kind: str, **fields: Any) -> None:
-        """Append one event."""
-
-
 def evaluate_all(
     methods: Sequence[Method], questions: Sequence[Question], parts: Path, batch_size: int = 256,
     ledger: EventLog | None = None, on_progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Return the predictions of all methods on all questions, in this order, one row each.
 
-    parts: folder for finished methods, a stage's ``checkpoints``.
+    parts: folder for finished batches, a stage's ``checkpoints``.
     batch_size: conversations under way at once.  on_progress(label, done, total) counts answered
     questions over all methods.
-    Raises IncompleteEvaluation unless every question is scored exactly once per method and seed.
+    Raises IncompleteEvaluation unless every question is scored exactly once per method and seed, Stopped
+    after the batch under way when it was asked to stop.
     """
     tables: list[pd.DataFrame] = []
-    for number, method in enumerate(methods):
-        report = partial(_report, on_progress, number * len(questions), len(methods) * len(questions))
-        name = f"{method.label}-seed{method.seed}-{fingerprint(method, questions, batch_size)}"
-        part = parts / f"{name}.parquet"
-        if part.is_file():
-            table = pd.read_parquet(part)
-        else:
-            table = evaluate(method, questions, batch_size, ledger, report)
-            files.write_table(part, table)
-        check_counts(table, questions)
-        tables.append(table)
+    store = Parts(parts, ledger)
+    with StopRequest() as stop:
+        for number, method in enumerate(methods):
+            report = partial(_report, on_progress, number * len(questions), len(methods) * len(questions))
+            table = pd.DataFrame(_rows(method, questions, batch_size, store, ledger, report, stop))
+            check_counts(table, questions)
+            tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def evaluate(
-    method: Method, questions: Sequence[Question], batch_size: int = 256, ledger: EventLog | None = None,
-    on_progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Return one row per question for one method; tokens, queries and busy seconds go to the ledger."""
+def _rows(
+    method: Method, questions: Sequence[Question], batch_size: int, store: Parts, ledger: EventLog | None,
+    report: Progress, stop: StopRequest,
+) -> list[dict[str, Any]]:
+    """Return one row per question for one method, from its parts where they are finished."""
+    name = f"{method.label}-seed{method.seed}-{fingerprint(method, questions, batch_size)}"
     rows: list[dict[str, Any]] = []
     for start in range(0, len(questions), batch_size):
         chunk = questions[start : start + batch_size]
-        started = time.perf_counter()
-        predictions = method.run(chunk)
-        rows += [prediction_row(method, p) for p in predictions]
-        if ledger is not None:
-            meter(ledger, method, predictions, time.perf_counter() - started)
-        if on_progress is not None:
-            on_progress(f"{method.label}, seed {method.seed}", len(rows), len(questions))
-    return pd.DataFrame(rows)
+        rows += store.rows(f"{name}-{start:06d}", partial(answer_batch, method, chunk, ledger))
+        report(f"{method.label}, seed {method.seed}", len(rows), len(questions))
+        stop.check(f"the answers of every finished batch, {len(rows)} of {len(questions)} of {method.label}")
+    return rows
+
+
+def answer_batch(
+    method: Method, questions: Sequence[Question], ledger: EventLog | None = None, unit: str | None = None
+) -> list[dict[str, Any]]:
+    """Return one row per question, all under way at once; what it took goes to the ledger under ``unit``."""
+    started = time.perf_counter()
+    predictions = method.run(questions)
+    if ledger is not None:
+        meter(ledger, method, predictions, time.perf_counter() - started, unit)
+    return [prediction_row(method, p) for p in predictions]
 
 
 def _report(on_progress: Progress | None, before: int, total: int, label: str, done: int, _: int) -> None:
@@ -134,19 +134,20 @@ def decoding(method: Method) -> dict[str, Any]:
     }
 
 
-def meter(ledger: EventLog, method: Method, predictions: Sequence[Prediction], seconds: float) -> None:
+def meter(
+    ledger: EventLog, method: Method, predictions: Sequence[Prediction], seconds: float, unit: str | None = None
+) -> None:
     """Write what a batch used: the policy's tokens, the searches by engine, wall seconds."""
     engine, _ = method.bench.open()
     counts = engine.counts.take()
-    ledger.event("tokens", role="policy", model=engine.name, prompt=counts.prompt, generated=counts.generated)
+    event = partial(ledger.event, unit=unit)
+    event("tokens", role="policy", model=engine.name, prompt=counts.prompt, generated=counts.generated)
     searches = [r for p in predictions for r in p.retrievals]
     for fields in count_queries(searches):
-        ledger.event("queries", **fields)
+        event("queries", **fields)
     gpu = torch.cuda.is_available()
     units = 1 if gpu else torch.get_num_threads()
-    ledger.event(
-        "busy", role="evaluation", device="cuda" if gpu else "cpu", seconds=round(seconds, 4), units=units
-    )
+    event("busy", role="evaluation", device="cuda" if gpu else "cpu", seconds=round(seconds, 4), units=units)
 
 
 # -- counts ---------------------------------------------------------------------------------------

@@ -8,17 +8,22 @@ settings is not resumed from.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
+
+from zerosearch.errors import ConfigError
+from zerosearch.interrupts import StopRequest
 
 MARKER = "COMPLETE.json"
 PREFIX = "checkpoint-"
+_CUT_OFF = "_training_was_cut_off"
 # Files without which a resumed run would differ (weights may be one file or several shards).
 REQUIRED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
@@ -42,14 +47,58 @@ class MarkedCheckpoints:
         """Make no network call that nobody asked for."""
 
     def train_from(self, found: tuple[Path, int] | None, steps: int) -> None:
-        """Train to ``steps`` from a checkpoint of ``latest``, or from the start without one."""
+        """Train to ``steps`` from a checkpoint of ``latest``, or from the start without one.
+
+        Asked to stop (see ``interrupts``), it finishes the step, saves a checkpoint and raises Stopped.
+        """
         transformers_logging.disable_progress_bar()  # a bar per checkpoint hides our own progress
-        if found is None:
-            self.train()  # type: ignore[attr-defined]
-        elif found[1] < steps:
-            self.train(resume_from_checkpoint=str(found[0]))  # type: ignore[attr-defined]
-        else:  # all steps were done before; only what follows them was cut off
-            self._load_from_checkpoint(str(found[0]))  # type: ignore[attr-defined]
+        with StopRequest() as stop:
+            self.add_callback(_SaveAndStop(stop))  # type: ignore[attr-defined]
+            if found is None:
+                self.train()  # type: ignore[attr-defined]
+            elif found[1] < steps:
+                self.train(resume_from_checkpoint=str(found[0]))  # type: ignore[attr-defined]
+            else:  # all steps were done before; only what follows them was cut off
+                self._load_from_checkpoint(str(found[0]))  # type: ignore[attr-defined]
+            stop.check(f"{self.state.global_step} of {steps} steps")  # type: ignore[attr-defined]
+
+
+class _SaveAndStop(TrainerCallback):
+    """Ends the training after the step under way, with a checkpoint, once that was asked for."""
+
+    def __init__(self, stop: StopRequest):
+        self.stop = stop
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Save and stop here, at the boundary of a step."""
+        if self.stop.requested:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+def require_base(model: PreTrainedModel) -> None:
+    """Raise ConfigError for a model whose training was cut off: it is no base any more.
+
+    Its weights have moved; trained on from here it would end elsewhere than an undisturbed run.
+    """
+    if getattr(model, _CUT_OFF, False):
+        raise ConfigError(
+            "training: expected a freshly loaded model, found one whose training was cut off; run the notebook again "
+            "from its first cell: it goes on from the last checkpoint"
+        )
+
+
+@contextlib.contextmanager
+def under_training(model: PreTrainedModel) -> Iterator[None]:
+    """Mark a model while it trains (see ``require_base``) and take TRL's patches off it afterwards."""
+    setattr(model, _CUT_OFF, True)
+    try:
+        yield
+        setattr(model, _CUT_OFF, False)
+    finally:
+        model.__dict__.pop("forward", None)  # TRL patched it; give the plain model back
 
 
 def mark_complete(folder: Path, step: int, fingerprint: Mapping[str, Any]) -> None:

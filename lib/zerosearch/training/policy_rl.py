@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -24,6 +25,7 @@ from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.ledger import step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries
 from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout, trajectories_to_table
@@ -71,6 +73,7 @@ def train_policy(
     identity: whatever else names this run (model name, input hashes); a checkpoint is resumed from
     only when it and all settings are the same.
     """
+    checkpoints.require_base(policy_model)
     _check_questions(questions, settings, curriculum, rollout_settings)
     fingerprint = {
         **run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings),
@@ -87,10 +90,8 @@ def train_policy(
     run.trainer = trainer
     found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
     run.start(found[1] if found else 0)
-    try:
+    with checkpoints.under_training(policy_model):
         trainer.train_from(found, settings.steps)
-    finally:
-        policy_model.__dict__.pop("forward", None)  # TRL patched it; give the plain model back
     policy_model.eval()
     run.join_trajectories()
     return pd.DataFrame(run.history)
@@ -144,7 +145,8 @@ class _Run:
         self._started = self._rollout_seconds = 0.0
 
     def start(self, done: int) -> None:
-        """Go back to what was written down by step ``done``; say where the run begins."""
+        """Go back to what was written down by step ``done``, in every file; say where the run begins."""
+        self.stage.ledger.keep_steps(done)
         self.history = checkpoints.cut_log(self.stage.path(METRICS), done)
         for part in self.stage.path(PARTS).glob("step_*.parquet"):
             if int(part.stem.removeprefix("step_")) > done:
@@ -171,24 +173,27 @@ class _Run:
         with self.stage.path(METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.history.append(row)
-        self._meter(retrievals, seconds)
+        self._meter(report.step, retrievals, seconds)
         self._keep(report)
         self.stage.progress(
             report.step, self.settings.steps, reward=row["reward_mean"], searches=row["searches_mean"],
         )
 
-    def _meter(self, retrievals: Sequence[Retrieval], seconds: StepSeconds) -> None:
-        ledger, units = self.stage.ledger, 1 if self.device == "cuda" else torch.get_num_threads()
+    def _meter(self, step: int, retrievals: Sequence[Retrieval], seconds: StepSeconds) -> None:
+        event, units = partial(self.stage.ledger.event, unit=step_unit(step)), self._units()
         used = self.engine.counts.take()
         tokens = {"prompt": used.prompt, "generated": used.generated}
-        ledger.event("tokens", role="policy", model=self.engine.name, **tokens)
-        for event in retrieval_events(retrievals):
-            ledger.event(**event)
+        event("tokens", role="policy", model=self.engine.name, **tokens)
+        for fields in retrieval_events(retrievals):
+            event(**fields)
         answering = "simulator" if any(r.n_generated_tokens for r in retrievals) else "retriever"
         spent = (("policy_rollout", seconds.rollout), (answering, seconds.simulator),
                  ("policy_training", seconds.training))
         for role, wall in spent:
-            ledger.event("busy", role=role, device=self.device, seconds=round(wall, 4), units=units)
+            event("busy", role=role, device=self.device, seconds=round(wall, 4), units=units)
+
+    def _units(self) -> int:
+        return 1 if self.device == "cuda" else torch.get_num_threads()
 
     def _keep(self, report: StepReport) -> None:
         kept = report.scored[: self.settings.kept_per_step]

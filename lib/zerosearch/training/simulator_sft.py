@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 from zerosearch.artifacts import Stage
 from zerosearch.errors import WorkbookError
+from zerosearch.ledger import step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.training import checkpoints
 from zerosearch.training.checkpoints import MarkedCheckpoints
@@ -134,6 +135,7 @@ def tune_simulator(
     loss (weighted), nll and nll_golden (plain means over all and over golden-answer tokens, nats),
     grad_norm, learning_rate, seconds.  Resumes from a complete checkpoint of the same run.
     """
+    checkpoints.require_base(model)
     lessons = make_lessons(examples, prompts, settings)
     fingerprint = {
         "settings": {k: v for k, v in asdict(settings).items() if k != "save_every"},
@@ -147,10 +149,8 @@ def tune_simulator(
     )
     found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
     log.start(found[1] if found else 0)
-    try:
+    with checkpoints.under_training(model):
         trainer.train_from(found, settings.steps)
-    finally:
-        model.__dict__.pop("forward", None)  # TRL patched it; give the plain model back
     model.eval()
     return pd.DataFrame(log.rows)
 
@@ -191,6 +191,7 @@ class _Log:
         self._last = time.perf_counter()
 
     def start(self, done: int) -> None:
+        self.stage.ledger.keep_steps(done)
         self.rows: list[dict[str, Any]] = checkpoints.cut_log(self.stage.path(LOG), done)
         self.stage.progress(done, self.settings.steps, "going on" if done else "first lessons")
         self._last = time.perf_counter()
@@ -203,6 +204,7 @@ class _Log:
             file.write(json.dumps(self.rows[-1]) + "\n")
         units = 1 if self.device == "cuda" else torch.get_num_threads()
         self.stage.ledger.event(
-            "busy", role="simulator_training", device=self.device, seconds=round(seconds, 4), units=units
+            "busy", unit=step_unit(step), role="simulator_training", device=self.device, seconds=round(seconds, 4),
+            units=units,
         )
         self.stage.progress(step, self.settings.steps, loss=row["loss"])
