@@ -140,17 +140,36 @@ def durations(folder: Path, jobs: Sequence[Job]) -> dict[Job, float]:
 
 def disturb(commands: Commands, kill: Kill, seconds: float, undisturbed: str) -> Disturbed:
     """Carry out one kill and finish the run.  seconds: the job's duration in the run named undisturbed."""
+    started = time.time()
+    moment, code = interrupt(commands, kill, seconds)
+    codes = finish(commands, kill.run, code)
+    problems = found_problems(commands, kill.run, codes, undisturbed)
+    return Disturbed(kill, moment, tuple(codes), time.time() - started, tuple(problems))
+
+
+def interrupt(commands: Commands, kill: Kill, seconds: float) -> tuple[float, int]:
+    """Start a call and kill its victim; return the job's age at that moment in seconds, and the call's exit code."""
     started, board = time.time(), Board(commands.outputs / kill.run)
     process = commands.start(kill.run)
     moment = _wait_for_moment(process, board, kill.job, started, kill.fraction * seconds)
     strike(process.pid, board, kill)
-    codes = [process.wait(PATIENCE)]
+    return moment, process.wait(PATIENCE)
+
+
+def finish(commands: Commands, run: str, code: int) -> list[int]:
+    """Give the same command again, at once, until it ends with 0; return all exit codes, ``code`` the first."""
+    codes = [code]
     while codes[-1] != 0 and len(codes) < MOST_CALLS:
-        codes.append(commands.start(kill.run).wait(PATIENCE))
-    problems = [*_call_problems(commands, kill.run, codes), *traces.processes_left(commands.mark(kill.run))]
+        codes.append(commands.start(run).wait(PATIENCE))
+    return codes
+
+
+def found_problems(commands: Commands, run: str, codes: Sequence[int], undisturbed: str) -> list[str]:
+    """Return what went wrong, differs, or was left behind."""
+    problems = [*_call_problems(commands, run, codes), *traces.processes_left(commands.mark(run))]
     if codes[-1] == 0:
-        problems += [*differences(undisturbed, kill.run), *traces.temporary_left(commands.temporary(kill.run))]
-    return Disturbed(kill, moment, tuple(codes), time.time() - started, tuple(problems))
+        problems += [*differences(undisturbed, run), *traces.temporary_left(commands.temporary(run))]
+    return problems
 
 
 def _wait_for_moment(

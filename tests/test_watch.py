@@ -1,4 +1,4 @@
-"""watch.py and run_log.py: lines in run.log, silent stages, warnings, and a disk that fills up."""
+"""watch.py, stalls.py and run_log.py: lines in run.log, silent stages, warnings, and a disk that fills up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from fake_notebooks import notebook, write_all
 from rich.console import Console
 
-from zerosearch import artifacts, cli, profiles, watch
+from zerosearch import artifacts, cli, profiles, stalls, watch
 from zerosearch.console import Display
 from zerosearch.jobs import Board, Job
 from zerosearch.pipeline import Planned
@@ -171,12 +171,12 @@ def test_computing_is_told_from_waiting() -> None:
     waiting = psutil.Popen(["sleep", "30"])
     computing = psutil.Popen(["sh", "-c", "while :; do :; done"])
     try:
-        assert watch.is_computing(computing.pid, 1.0) and not watch.is_computing(waiting.pid)
+        assert stalls.is_computing(computing.pid, 1.0) and not stalls.is_computing(waiting.pid)
     finally:
         for process in (waiting, computing):
             process.kill()
             process.wait()
-    assert not watch.is_computing(waiting.pid)  # gone: nothing computes
+    assert not stalls.is_computing(waiting.pid)  # gone: nothing computes
 
 
 # --- a real run ------------------------------------------------------------------------------------

@@ -6,18 +6,16 @@ disk is nearly full it raises OutOfSpace, which ends the run as an interrupt doe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Sequence
 
 import psutil
 
-from zerosearch import artifacts
 from zerosearch.checks import usable_memory_gib
 from zerosearch.console import Display, Line
 from zerosearch.environment import installed_version
@@ -25,15 +23,15 @@ from zerosearch.errors import WorkbookError
 from zerosearch.jobs import Board, Job
 from zerosearch.processes import tree_rss_mib
 from zerosearch.profiles import Profile
-from zerosearch.progress import PROGRESS, clock
-from zerosearch.run_log import RunLog, printable
+from zerosearch.progress import clock
+from zerosearch.run_log import RunLog
+from zerosearch.stalls import Stalls
 
 MIB = 2**20
 HEARTBEAT_EVERY, MEASURE_EVERY = 60.0, 5.0  # seconds between lines in run.log, between looks at memory
 STOP_DISK_MIB = 200.0  # below it a checkpoint may not fit any more
 LEAST_DISK_MIB, LEAST_MEMORY_MIB, SHARE_OF_NEEDS = 500.0, 256.0, 0.1  # where warnings begin
 RECOVERED = 1.25  # times the line: a value that hovers around its line is told once
-LAST_WORDS = 120  # characters
 NAMED_VERSIONS = ("torch", "transformers", "trl", "snakemake")
 # What makes a stage smaller; the others hold no batch.
 SMALLER = {"01": "01.batch_size", "02": "02.batch_size", "03": "03.questions_per_step", "04": "04.batch_size"}
@@ -180,81 +178,6 @@ class Alarm:
         return self.low and not before
 
 
-@dataclass(slots=True)
-class _Silence:
-    """What a job's files looked like when they last changed, when that was, and how often it was told."""
-
-    files: tuple[tuple[int, int], ...]
-    since: float
-    told: int = 0
-
-
-class Stalls:
-    """Tells which running jobs have fallen silent: neither their log nor their progress has changed.
-
-    folder: of the run.  limit: seconds.  stalled: the jobs that are silent for longer at the moment.
-    """
-
-    def __init__(self, folder: Path, limit: float):
-        self.folder, self.limit = folder, limit
-        self.stalled: set[Job] = set()
-        self._silences: dict[Job, _Silence] = {}
-
-    def look(self, board: Board, running: Sequence[Job], now: float) -> Iterator[str]:
-        """Yield what is to be told now: a job fell silent, is still silent after as long again, or moves on."""
-        for job in [job for job in self._silences if job not in running]:
-            del self._silences[job]
-            self.stalled.discard(job)
-        for job in running:
-            seen = self._files(board, job)
-            silence = self._silences.setdefault(job, _Silence(seen, now))
-            quiet = now - silence.since
-            if seen != silence.files:
-                self._silences[job] = _Silence(seen, now)
-                if job in self.stalled:
-                    self.stalled.discard(job)
-                    yield f"stage {job.stage} ({job.name}) moves on after {clock(quiet)} without a word"
-            elif quiet >= self.limit * (silence.told + 1):
-                silence.told = int(quiet // self.limit)
-                self.stalled.add(job)
-                yield _stall_text(board, job, quiet)
-
-    def _files(self, board: Board, job: Job) -> tuple[tuple[int, int], ...]:
-        """Return (time of change, size) of what a job writes while it works."""
-        found = []
-        for path in (board.log(job), self.folder / job.folder / PROGRESS):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            found.append((status.st_mtime_ns, status.st_size))
-        return tuple(found)
-
-
-def _stall_text(board: Board, job: Job, quiet: float) -> str:
-    status, log = board.status(job), board.log(job)
-    pid = status.process.pid if status else 0
-    doing = "computing" if is_computing(pid) else "waiting for something"
-    return (
-        f"stage {job.stage} ({job.name}) is stalled: not a word for {clock(quiet)}, its processes are {doing}; "
-        f"last words: {_last_words(log)}\n"
-        f"  look: tail {artifacts.shown(log)}\n"
-        f"  end it: kill {pid} (the same command then goes on from its last saved state), or wait"
-    )
-
-
-def _last_words(log: Path) -> str:
-    """Return the last line of a log that is not empty; the file may be long."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        lines = []
-    words = [text for line in lines if (text := printable(line))]
-    return words[-1][-LAST_WORDS:] if words else "(none)"
-
-
 def _largest(board: Board, running: Sequence[Job]) -> str:
     """Return which job holds most memory and what makes it smaller, as part of a sentence."""
     sizes = {}
@@ -277,27 +200,3 @@ def available_memory_mib() -> float:
     """Return the memory that can still be taken, MiB: of the machine, or of a container with a limit."""
     own_limit = 1024 * usable_memory_gib() - tree_rss_mib(os.getpid())
     return max(0.0, min(psutil.virtual_memory().available / MIB, own_limit))
-
-
-def is_computing(pid: int, seconds: float = 0.2) -> bool:
-    """Say whether a process or one of its descendants uses the processor: a tenth of a core or more."""
-    before = _cpu_seconds(pid)
-    time.sleep(seconds)
-    return _cpu_seconds(pid) - before >= 0.1 * seconds
-
-
-def _cpu_seconds(pid: int) -> float:
-    total = 0.0
-    for process in _family(pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        top = psutil.Process(pid)
-        return [top, *top.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
