@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Sequence
 
+import pandas as pd
 import psutil
 import traces
 
@@ -279,12 +280,13 @@ def ledger_problems(undisturbed: Path, folder: Path) -> list[str]:
     return [f"ledger {name}: {wanted.get(name)} / {found.get(name)}" for name in names]
 
 
-def _sums(folder: Path) -> dict[str, dict[str, float]]:
+def _sums(folder: Path) -> dict[str, dict[str, int]]:
     """Return the amounts of every account of a run's ledgers."""
     events = ledger.gather(folder)
     counted = events[events["kind"] != "busy"].assign(**{name: events[name].fillna(0) for name in AMOUNTS})
     sums = counted.groupby(ACCOUNT, dropna=False)[AMOUNTS].sum()
     return {
-        " ".join(str(part) for part in key if part == part and part is not None): dict(row[row > 0])
+        " ".join(str(part) for part in key if pd.notna(part)):
+            {name: int(amount) for name, amount in row.items() if amount > 0}
         for key, row in sums.iterrows()
     }

@@ -95,13 +95,17 @@ def make_plan(options: Any) -> Plan:
 def _check_same(settings: Mapping[str, Any], reference: Path) -> None:
     """Raise ConfigError unless a finished run was made with these settings."""
     facts.require_finished(reference.name)
-    found = files.read_json(reference / "settings.json")
-    differing = facts.differing(_comparable(settings), _comparable(found))
+    differing = settings_differences(settings, files.read_json(reference / "settings.json"))
     if differing:
         raise ConfigError(
             f"--reference {reference}: expected a run with the same settings, found {'; '.join(differing)[:400]}; leave "
             f"--reference out, or give the options that it was made with"
         )
+
+
+def settings_differences(settings: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which the settings of two runs differ, with both values; names of runs are left out."""
+    return facts.differing(_comparable(settings), _comparable(found))
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, str]:
