@@ -52,7 +52,7 @@ def test_queries_counted_twice_are_seen(tmp_path: Path) -> None:
             ledger.event("queries", engine="bm25", fresh=3, cached=0, paid=0)
             ledger.event("busy", role="retriever", device="cpu", seconds=1.0, units=1)
     (problem,) = disturbing.ledger_problems(tmp_path / "a", tmp_path / "b")
-    assert problem == "ledger 03 zerosearch 0 queries bm25: {'fresh': 3.0} / {'fresh': 6.0}"
+    assert problem == "ledger 03 zerosearch 0 queries bm25: {'fresh': 3} / {'fresh': 6}"
     assert disturbing.ledger_problems(tmp_path / "a", tmp_path / "a") == []
 
 
