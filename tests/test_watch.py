@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
@@ -135,6 +136,33 @@ def test_a_silent_job_is_told_once_and_again_and_when_it_moves_on(
     assert watcher.display.lines(board)[0].state == "running"
     log = watcher.log.path.read_text()
     assert log.count("warning: stage 03") == 4 and log.count("seed0: stalled") == 1
+
+
+def test_a_terminal_shows_a_stalled_job_as_such(at_work: tuple[Watch, Clock, Board, io.StringIO]) -> None:
+    watcher, clock, board, _ = at_work
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=200, highlight=False)
+    watcher.display = Display(watcher.display.planned, {"03": 60.0}, console)
+    watcher.display.stalled = watcher.stalls.stalled
+    board.started(Job("03", "zerosearch", 0))  # of this call, not of an earlier one
+    with watcher.display:
+        for _ in range(13):
+            watcher.look(board)
+            clock.seconds += 60
+    assert "\x1b[1;33mstalled\x1b[0m" in shown.getvalue()
+    assert shown.getvalue().count("is stalled: not a word for 10:00") == 1
+
+
+def test_a_full_disk_after_the_last_job_stops_nothing(at_work: tuple[Watch, Clock, Board, io.StringIO]) -> None:
+    watcher, _, board, shown = at_work
+    watcher.limits = dataclasses.replace(watcher.limits, disk_stop=1e12)
+    with pytest.raises(watch.OutOfSpace, match="the same command goes on from here"):
+        watcher.look(board)
+    watcher.look(board)  # the notebooks are saving: it is not raised again
+    watcher.stopping = False
+    board.ended(Job("03", "zerosearch", 0), "done")
+    watcher.look(board)
+    assert shown.getvalue().count("the run is being stopped") == 1
 
 
 def test_progress_alone_is_a_sign_of_life(at_work: tuple[Watch, Clock, Board, io.StringIO]) -> None:

@@ -30,6 +30,7 @@ from zerosearch.stalls import Stalls
 MIB = 2**20
 HEARTBEAT_EVERY, MEASURE_EVERY = 60.0, 5.0  # seconds between lines in run.log, between looks at memory
 STOP_DISK_MIB = 200.0  # below it a checkpoint may not fit any more
+UNFINISHED = ("waiting", "running", "stalled")
 LEAST_DISK_MIB, LEAST_MEMORY_MIB, SHARE_OF_NEEDS = 500.0, 256.0, 0.1  # where warnings begin
 RECOVERED = 1.25  # times the line: a value that hovers around its line is told once
 NAMED_VERSIONS = ("torch", "transformers", "trl", "snakemake")
@@ -81,6 +82,7 @@ class Watch:
         self.display, self.folder, self.command, self.now = display, folder, command, now
         self.profile, self.limits, self.log = profile, Limits.of(profile), RunLog(folder)
         self.stalls = Stalls(folder, self.limits.stall_seconds)
+        display.stalled = self.stalls.stalled
         self.disk, self.memory = Alarm(self.limits.disk_warn), Alarm(self.limits.memory_warn)
         self.states: dict[Job, str] = {}
         self.started = self.beaten = now()
@@ -112,9 +114,8 @@ class Watch:
         running = [line.job for line in lines if line.state in ("running", "stalled")]
         for text in self.stalls.look(board, running, now):
             self._warn(text)
-        self.display.stalled = self.stalls.stalled
-        self.display.show(self.display.lines(board))
-        self._check_disk()
+        self.display.show(lines)
+        self._check_disk(unfinished=any(line.state in UNFINISHED for line in lines))
         if now - self.measured >= MEASURE_EVERY:
             self.measured = now
             self._check_memory(board, running)
@@ -134,10 +135,11 @@ class Watch:
         self.display.tell(text)
         self.log.write(f"warning: {text}")
 
-    def _check_disk(self) -> None:
+    def _check_disk(self, unfinished: bool) -> None:
         free = free_disk_mib(self.folder)
-        if free < self.limits.disk_stop and not self.stopping:
-            self.stopping = True  # said once: the notebooks are now asked to save, and looked at meanwhile
+        if free < self.limits.disk_stop and unfinished and not self.stopping:
+            self.stopping = True  # raised once: the notebooks are then asked to save, and looked at meanwhile
+            self._warn(f"disk: {free:.0f} MiB are left at {self.folder}; the run is being stopped")
             raise OutOfSpace(
                 f"disk: expected at least {self.limits.disk_stop:.0f} MiB to stay free at {self.folder}, found "
                 f"{free:.0f}; the run was stopped. Free some space (`./run_all.sh --clean NAME` deletes a run); the "
