@@ -52,13 +52,14 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Disturbed:
-    """What came of a kill.  moment: seconds after the job's start.  exit_codes: of all calls in order.
+    """What came of a kill.  moment: seconds after the job's start.  victim: who was killed in fact.  exit_codes: of all calls in order.
 
     seconds: of all calls together.  problems: everything in which the run is not like the undisturbed one.
     """
 
     kill: Kill
     moment: float
+    victim: str
     exit_codes: tuple[int, ...]
     seconds: float
     problems: tuple[str, ...]
@@ -72,7 +73,7 @@ class Disturbed:
         """Return one line for the terminal."""
         kill = self.kill
         return (
-            f"kill {kill.number} (seed {kill.seed}): {kill.job.name} after {self.moment:.1f} s, victim {kill.victim}, "
+            f"kill {kill.number} (seed {kill.seed}): {kill.job.name} after {self.moment:.1f} s, victim {self.victim}, "
             f"exit codes {' '.join(map(str, self.exit_codes))}, {self.seconds:.0f} s, "
             f"identical: {'yes' if self.identical else 'NO: ' + '; '.join(self.problems)}"
         )
@@ -142,19 +143,18 @@ def durations(folder: Path, jobs: Sequence[Job]) -> dict[Job, float]:
 def disturb(commands: Commands, kill: Kill, seconds: float, undisturbed: str) -> Disturbed:
     """Carry out one kill and finish the run.  seconds: the job's duration in the run named undisturbed."""
     started = time.time()
-    moment, code = interrupt(commands, kill, seconds)
+    moment, victim, code = interrupt(commands, kill, seconds)
     codes = finish(commands, kill.run, code)
     problems = found_problems(commands, kill.run, codes, undisturbed)
-    return Disturbed(kill, moment, tuple(codes), time.time() - started, tuple(problems))
+    return Disturbed(kill, moment, victim, tuple(codes), time.time() - started, tuple(problems))
 
 
-def interrupt(commands: Commands, kill: Kill, seconds: float) -> tuple[float, int]:
-    """Start a call and kill its victim; return the job's age at that moment in seconds, and the call's exit code."""
+def interrupt(commands: Commands, kill: Kill, seconds: float) -> tuple[float, str, int]:
+    """Start a call and kill; return the job's age at that moment in seconds, who was killed, and the exit code."""
     started, board = time.time(), Board(commands.outputs / kill.run)
     process = commands.start(kill.run)
     moment = _wait_for_moment(process, board, kill.job, started, kill.fraction * seconds)
-    strike(process.pid, board, kill)
-    return moment, process.wait(PATIENCE)
+    return moment, strike(process.pid, board, kill), process.wait(PATIENCE)
 
 
 def finish(commands: Commands, run: str, code: int) -> list[int]:
@@ -188,8 +188,11 @@ def _wait_for_moment(
     raise WorkbookError(f"{job.name}: expected it to be at work, found the command at its end ({process.poll()})")
 
 
-def strike(pid: int, board: Board, kill: Kill) -> None:
-    """End the victim, or the next greater one when it is not there (a kernel that is not up yet).  pid: of the command."""
+def strike(pid: int, board: Board, kill: Kill) -> str:
+    """End the victim, or the next greater one when it is not there (a kernel before or after its job); return which.
+
+    pid: of the command.
+    """
     status = board.status(kill.job)
     runner = status.process.pid if status and status.state == "running" else 0
     family = {
@@ -200,9 +203,11 @@ def strike(pid: int, board: Board, kill: Kill) -> None:
         "all": [*_existing(pid), *_children(pid, recursive=True)],  # parents first: none may see a child end
     }
     greater = list(family)[list(family).index(kill.victim):]
-    for process in next(family[victim] for victim in greater if family[victim]):
+    victim = next(name for name in greater if family[name])
+    for process in family[victim]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
+    return victim
 
 
 def _existing(pid: int) -> list[psutil.Process]:

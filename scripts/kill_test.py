@@ -153,7 +153,7 @@ class Report:
         row = {
             **traces.made_by(), "settings": self.settings, "seed": kill.seed, "kill": kill.number,
             "stage": kill.job.name, "fraction": kill.fraction, "moment_seconds": round(made.moment, 2),
-            "victim": kill.victim, "exit_codes": " ".join(map(str, made.exit_codes)),
+            "victim": made.victim, "exit_codes": " ".join(map(str, made.exit_codes)),
             "wall_seconds": round(made.seconds, 1), "identical": made.identical, "problems": "; ".join(made.problems),
         }
         with self._lock:

@@ -88,9 +88,9 @@ def test_marked_processes_are_found(tmp_path: Path) -> None:
 
 
 def test_a_victim_that_is_not_there_is_replaced_by_the_next_greater_one(tmp_path: Path) -> None:
-    """The notice board knows of no runner yet: for a kernel, the runner, or Snakemake the command itself is killed."""
+    """The notice board knows of no runner yet: neither kernel, runner nor Snakemake is there, so the command is killed."""
     process = psutil.Popen(["sleep", "60"], start_new_session=True)
-    disturbing.strike(process.pid, Board(tmp_path), Kill(0, 0, Job("00"), 0.5, "kernel"))
+    assert disturbing.strike(process.pid, Board(tmp_path), Kill(0, 0, Job("00"), 0.5, "kernel")) == "cli"
     assert process.wait(20) == -9
 
 
@@ -116,7 +116,7 @@ def test_a_report_is_taken_over(tmp_path: Path) -> None:
     kill = Kill(0, 3, Job("04"), 0.25, "cli")
     for identical, problems in ((True, ()), (False, ("scores.parquet differs",))):
         report = kill_test.Report(tmp_path / f"{identical}.csv", "--profile smoke")
-        report.add(disturbing.Disturbed(kill, 1.0, (-9, 0), 60.0, problems))
+        report.add(disturbing.Disturbed(kill, 1.0, "cli", (-9, 0), 60.0, problems))
     assert kill_test.Report(tmp_path / "True.csv", "--profile smoke").read() == {"kill-0-3": True}
     assert kill_test.Report(tmp_path / "True.csv", "--profile laptop").read() == {}
     assert kill_test.Report(tmp_path / "False.csv", "--profile smoke").read() == {}
@@ -133,8 +133,9 @@ def test_killed_twice_and_still_the_same(tmp_path: Path, monkeypatch: pytest.Mon
     for stage, victim in (("03", "all"), ("04", "cli")):
         job = next(job for job in seconds if job.stage == stage)
         kill = Kill(SEED, 0, job, 0.6, victim)
-        moment, code = disturbing.interrupt(commands, kill, seconds[job])
-        print(f"seed {SEED}: {job.name} after {moment:.1f} s of {seconds[job]:.1f}, victim {victim}, exit code {code}")
+        moment, killed, code = disturbing.interrupt(commands, kill, seconds[job])
+        print(f"seed {SEED}: {job.name} after {moment:.1f} s of {seconds[job]:.1f}, victim {killed}, exit code {code}")
+        assert killed == victim
         codes.append(code)
     codes += disturbing.finish(commands, kill.run, codes.pop())
     assert codes == [-9, -9, 0], commands.log(kill.run).read_text()[-4000:]

@@ -59,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "display",
     ),
     (
-        "jobs", "checks", "kernel_folders", "pipeline", "console", "run_log", "stalls", "watch", "notebook_runner",
+        "jobs", "checks", "temporary", "pipeline", "console", "run_log", "stalls", "watch", "notebook_runner",
         "options", "verify", "compare_runs", "cli",
     ),
 )

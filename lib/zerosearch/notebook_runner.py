@@ -27,7 +27,7 @@ from rich.text import Text
 from zerosearch import artifacts, files, jobs
 from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
 from zerosearch.interrupts import GO_ON, SIGNALS, Stopped
-from zerosearch.kernel_folders import kernel_folder
+from zerosearch.temporary import noted_folder
 from zerosearch.processes import ProcessId, alive
 
 START_TIMEOUT = 120  # seconds that a kernel may take to start on a busy machine
@@ -89,7 +89,7 @@ def run_notebook(run: NotebookRun, stop: KernelStop | None = None) -> None:
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.log.parent.mkdir(parents=True, exist_ok=True)
     environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline)
-    with kernel_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
+    with noted_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
                 run.source,

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Callable, Mapping
 
 from filelock import FileLock, Timeout
 
-from zerosearch import artifacts, files, kernel_folders
+from zerosearch import artifacts, files, temporary
 from zerosearch.errors import ConfigError, WorkbookError
 from zerosearch.jobs import OWNER_VARIABLE, Board, Job
 from zerosearch.processes import ProcessId, alive, signal_process, stop_tree, this_process, tree_rss_mib
@@ -116,9 +117,10 @@ def execute(
     board.own()
     command, peak, ticks = snakemake_command(folder, settings_file, selection, settings), 0.0, 0
     environment = {**os.environ, OWNER_VARIABLE: this_process().text()}
-    with log_file.open("w", encoding="utf-8") as log:
+    with log_file.open("w", encoding="utf-8") as log, temporary.noted_folder(log_file) as own:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**environment, "TMPDIR": str(own)},
         )
         try:
             while process.poll() is None:
@@ -189,6 +191,8 @@ def snakemake_command(
         "--nolock",
         "--scheduler",
         "greedy",
+        "--default-resources",
+        f"tmpdir={tempfile.gettempdir()!r}",  # of the notebooks; Snakemake itself gets a folder of its own
         "--nocolor",
         *(["--dry-run"] if dry_run else []),
     ]
@@ -228,7 +232,7 @@ class RunLock:
             time.sleep(0.25)
         for process in board.living():
             stop_tree(process.pid)
-        kernel_folders.sweep(self.folder / "logs")
+        temporary.sweep(self.folder / "logs")
         return self
 
     def __exit__(self, *_: object) -> None:

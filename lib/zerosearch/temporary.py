@@ -1,4 +1,4 @@
-"""The temporary folder of a notebook's process, and how the next command finds it after a kill.
+"""Temporary folders of processes that may be killed, and how the next command finds them.
 
 A process that is killed cannot delete its temporary folder.  So its path is noted in the run's ``logs/``:
 the next command on the run, which has the run for itself, deletes what such notes name.
@@ -14,14 +14,14 @@ from typing import Iterator
 
 from zerosearch import files
 
-PREFIX, NOTE = "zerosearch-kernel-", ".kernel_folder"
+PREFIX, NOTE = "zerosearch-", ".temporary"
 
 
 @contextlib.contextmanager
-def kernel_folder(log: Path) -> Iterator[Path]:
+def noted_folder(log: Path) -> Iterator[Path]:
     """Make a temporary folder, in which this process puts its other temporary files too.
 
-    log: of the job; the note stands beside it.  Folder and note are gone afterwards.
+    log: of whom it is made for; the note stands beside it.  Folder and note are gone afterwards.
     """
     folder, note, before = Path(tempfile.mkdtemp(prefix=PREFIX)), log.with_suffix(NOTE), tempfile.tempdir
     files.write_atomic(note, str(folder))
