@@ -61,7 +61,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "report",
         "display",
     ),
-    ("commands", "jobs", "checks", "pipeline", "console", "notebook_runner", "options", "verify", "compare_runs", "cli"),
+    (
+        "commands", "jobs", "checks", "temporary", "pipeline", "console", "run_log", "stalls", "watch",
+        "notebook_runner", "options", "verify", "compare_runs", "cli",
+    ),
 )
 # Modules that stand higher than the rest of their package: they let bases and sentinels play.
 LIFTED = {"microworld.abilities": "evaluation", "microworld.bases": "evaluation", "microworld.sentinels": "evaluation"}

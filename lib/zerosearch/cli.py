@@ -1,7 +1,8 @@
 """The command line behind ``./run_all.sh``: options in, checked settings, Snakemake, results.
 
 Everything a user can get wrong is found before the first notebook starts.  Exit codes: 0 finished,
-1 a stage failed, 2 an option, value or file is wrong, 3 something is missing on this machine, 130 interrupted.
+1 a stage failed, 2 an option, value or file is wrong, 3 something is missing on this machine (or its disk is
+full), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Sequence
 
-from zerosearch import artifacts, checks, commands, console, files, pipeline, profiles
+from zerosearch import artifacts, checks, commands, console, files, pipeline, profiles, watch
 from zerosearch.errors import ConfigError, NotReady, did_you_mean, unknown_name
 from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
@@ -54,7 +55,7 @@ def _dispatch(options: Options) -> int:
     print(clean("".join(f"note: {note}\n" for note in [*too_small, *notes])), end="")
     if options.dry_run:
         return _dry_run(settings, folder, selection)
-    return _run(settings, folder, selection) or (_verify(settings) if options.verify else 0)
+    return _run(settings, folder, selection, options.command) or (_verify(settings) if options.verify else 0)
 
 
 def _check(
@@ -137,6 +138,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "seeds": list(settings.seeds),
         "cores": source.cores,
         "offline": source.offline,
+        "grace_seconds": source.grace_seconds,
         "expected_seconds": source.expected_seconds,
         "python": sys.executable,
         "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
@@ -165,7 +167,7 @@ def _dry_run(settings: profiles.Settings, folder: Path, selection: pipeline.Sele
     return 0
 
 
-def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> int:
+def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection, command: str) -> int:
     """Run what is stale and show it; return 0, or 1 when a stage failed."""
     started = time.time()
     with pipeline.RunLock(folder):
@@ -181,12 +183,19 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
             print("everything is up to date; results:\n" + "\n".join(console.results(folder)))
             return 0
         due = [item.job.name for item in planned if item.reason]
-        with console.Display(planned, settings.source.expected_seconds) as display:
+        with (
+            console.Display(planned, settings.source.expected_seconds) as display,
+            watch.Watch(display, folder, settings.source, command) as watcher,
+        ):
             try:
-                outcome = pipeline.execute(folder, file, selection, display.watch)
+                outcome = pipeline.execute(folder, file, selection, watcher.look)
             except KeyboardInterrupt:
                 _note_call(folder, time.time() - started, pipeline.Outcome(commands.INTERRUPTED, 0.0), due)
                 raise KeyboardInterrupt(*display.endings(pipeline.Board(folder))) from None
+            except watch.OutOfSpace:
+                _note_call(folder, time.time() - started, pipeline.Outcome(watch.OutOfSpace.exit_code, 0.0), due)
+                raise
+            watcher.ended(outcome.exit_code)
         failures = display.endings(pipeline.Board(folder))
         wall = time.time() - started
         _note_call(folder, wall, outcome, due)

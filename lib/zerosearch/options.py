@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Sequence
@@ -20,14 +22,14 @@ EPILOG = """examples:
 
 A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
 stage that was cut off goes on from its last checkpoint.  --from and --only run their stages anew.
-exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here, 130 interrupted;
+exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here (disk space too), 130 interrupted;
 with --verify also 1 when something differs from outputs/reference or is missing there
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options as typed, with their types."""
+    """The options as typed, with their types.  command: all of them as one line, for the run's log."""
 
     profile: str | None
     run: str | None
@@ -42,12 +44,14 @@ class Options:
     verify: bool
     list: bool
     clean: str | None
+    command: str
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Return the options; ConfigError with the nearest name for one that does not exist."""
     values = _parser().read(arguments)
-    return Options(**{**vars(values), "overrides": dict(values.overrides)})
+    command = shlex.join(["./run_all.sh", *(sys.argv[1:] if arguments is None else arguments)])
+    return Options(**{**vars(values), "overrides": dict(values.overrides), "command": command})
 
 
 class Parser(argparse.ArgumentParser):

@@ -18,6 +18,7 @@ from zerosearch.errors import ConfigError, unknown_name
 from zerosearch.stage_parameters import (
     STAGE_CLASSES,
     Common,
+    Positive,
     Stage00,
     Stage01,
     Stage02,
@@ -69,6 +70,8 @@ class Profile:
     """One file of ``profiles/``.  expected_seconds: per stage, on the machine the profile names.
 
     cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.
+    stall_minutes: how long a stage may say nothing before it is called stalled.  grace_seconds: that
+    notebooks have for saving when the run is asked to stop.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Profile:
     threads: int
     offline: bool
     needs: Needs
+    stall_minutes: Positive
+    grace_seconds: Positive
     expected_seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
 
