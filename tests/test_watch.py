@@ -248,11 +248,12 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
 def _check_stall(folder: Path, shown: str) -> None:
     assert re.search("^00 micro world .* stalled ", shown, re.M)
     stalled = re.findall(r"stage 00 \(\S+\) is stalled: not a word for (0:0\d), its processes are waiting", shown)
-    assert len(stalled) == 2 and "; last words: [31mlast words [0m\n" in shown
+    assert len(stalled) >= 2 and "; last words: [31mlast words [0m\n" in shown
     assert re.search(r"stage 00 \(\S+\) moves on after 0:0\d without a word", shown)
     lines = (folder / "logs" / "run.log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \w", line) for line in lines)
     states = [line.split()[1:] for line in lines if "00_micro_world:" in line]
-    assert [words[1] for words in states] == ["running", "stalled", "running", "done"]
+    told = [words[1] for words in states]  # on a slow machine the start of the kernel is a silence too
+    assert len(told) >= 4 and told == ["running", *["stalled", "running"] * ((len(told) - 2) // 2), "done"]
     assert lines[-1].split(" end: ")[1].startswith("finished, ")
     assert "run.log" not in "".join(path.read_text() for path in folder.rglob(artifacts.MANIFEST))
