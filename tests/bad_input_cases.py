@@ -282,7 +282,8 @@ DATA: list[READ] = [
     ("passage without text", lines({"id": 1, "title": "t"}, file=P), P, ("text: expected", "mend")),
     ("passage under another key", lines({"id": 1, "contents": "t"}, file=P), P, ("text: expected", "mend")),
     ("title is a number", lines({"id": 1, "title": 3, "text": "t"}, file=P), P, ("title: expected a text",)),
-    ("metadata is a list", lines({"id": 1, "text": "t", "metadata": [1]}, file=P), P, ("metadata: expected an object",)),
+    ("metadata is a list", lines({"id": 1, "text": "t", "metadata": [1]}, file=P), P,
+     ("metadata: expected an object",)),
     ("kind is a list", lines({"id": 1, "text": "t", "metadata": {"kind": []}}, file=P), P, ("metadata.kind", "rename")),
     ("kind of the world without hops", lines({**GOOD, "metadata": {"kind": "chain"}}), Q, ("hops", "rename")),
     ("both damaged", on_disk(_both), "nq.jsonl:1", ("passages.jsonl:1", "mend these")),
@@ -294,7 +295,8 @@ DATA: list[READ] = [
      ("some that are evaluated", "add a")),
     ("no question file", on_disk(lambda p: [path.unlink() for path in p.questions.iterdir()]), "questions",
      ("found no such file", "give the folder")),
-    ("other suffix", on_disk(lambda p: [path.rename(path.with_suffix(".json")) for path in list(p.questions.iterdir())]),
+    ("other suffix",
+     on_disk(lambda p: [path.rename(path.with_suffix(".json")) for path in list(p.questions.iterdir())]),
      "<set>.jsonl", ("give the folder",)),
     ("no folder", on_disk(lambda p: shutil.rmtree(p.questions)), "--questions", ("give a folder",)),
     ("a file for the folder", on_disk(lambda p: (shutil.rmtree(p.questions), p.questions.write_text("x"))),
@@ -304,7 +306,8 @@ DATA: list[READ] = [
     ("a folder named like a set", on_disk(lambda p: (p.questions / "popqa.jsonl").mkdir()), "popqa.jsonl", ("check",)),
     ("broken link", on_disk(_dangling), "popqa.jsonl", ("check the paths",)),
     ("link to itself", on_disk(_loop), "popqa.jsonl", ("chmod",)),
-    ("a set without a name", on_disk(lambda p: put(p.questions / "_train.jsonl", TRAINING)), "_train.jsonl", ("rename",)),
+    ("a set without a name", on_disk(lambda p: put(p.questions / "_train.jsonl", TRAINING)), "_train.jsonl",
+     ("rename",)),
     ("a set with a name of no text", on_disk(lambda p: put(Path(os.fsdecode(bytes(p.questions) + b"/\xff.jsonl")),
      QUESTIONS[:1])), "<U+DCFF>.jsonl", ("rename",)),
     ("only questions", lambda p: check("--questions", str(p.questions)), "--questions", ("add the other",)),
@@ -353,21 +356,23 @@ OPTIONS = [
     option("run of 300 letters", "--run", "x" * 300, "--profile", "smoke", names="xxx", words=("--run NAME",)),
     option("stage without a zero", "--only", "3", names="--only", words=("did you mean '03'",)),
     option("from and only", "--from", "01", "--only", "02", names="--only", words=("not allowed with",)),
-    option("only without what it needs", "--profile", "smoke", "--run", "n", "--only", "02", "--dry-run", names="--only 02",
-           words=("run `./run_all.sh --run n",)),
+    option("only without what it needs", "--profile", "smoke", "--run", "n", "--only", "02", "--dry-run",
+           names="--only 02", words=("run `./run_all.sh --run n",)),
     option("set without a value", "--set", "03.steps", names="--set", words=("expected STAGE.NAME=VALUE",)),
     option("set without a stage", "--set", "steps=3", "--dry-run", names="steps", words=("STAGE.NAME=VALUE such as",)),
     option("set of an unknown stage", "--set", "9.steps=3", "--dry-run", names="--set", words=("expected one of 00",)),
     option("set misspelt", "--set", "03.step=3", "--dry-run", names="step", words=("did you mean 'steps'",)),
     option("set of a wrong type", "--set", "03.steps=many", "--dry-run", names="03.steps", words=("expected int",)),
-    option("set out of range", "--set", "00.train_fraction=20", "--dry-run", names="00.train_fraction", words=("less than",)),
+    option("set out of range", "--set", "00.train_fraction=20", "--dry-run", names="00.train_fraction",
+           words=("less than",)),
     option("set not a number", "--set", "03.clip=nan", "--dry-run", names="03.clip", words=("expected float",)),
     option("set with its own option", "--set", "03.seed=1", "--dry-run", names="03.seed", words=("use --seeds",)),
     option("two wrong sets at once", "--set", "03.step=3", "--set", "02.stepz=1", "--dry-run", names="'step'",
            words=("'stepz'", "did you mean 'steps'")),
     option("clean nothing", "--clean", "finishd", names="finishd", words=("did you mean 'finished'",)),
     option("clean a path", "--clean", "../finished", names="../finished", words=("choose another",)),
-    option("verify an unknown reference", "--profile", "single_gpu", "--verify", names="single_gpu", words=("publish a run",)),
+    option("verify an unknown reference", "--profile", "single_gpu", "--verify", names="single_gpu",
+           words=("publish a run",)),
 ]
 
 
@@ -409,7 +414,8 @@ PROFILES: list[READ] = [
     ("a key twice", profile(lambda text: text + "\ncores: 3\n"), "smoke.yaml", ("'cores' twice",)),
     ("misspelt key", profile(swap(("cores: 2", "coers: 2"))), "smoke.yaml", ("did you mean 'cores'", "add it")),
     ("missing key", profile(swap(("offline: true", "")),), "smoke.yaml", ("'offline'", "add it")),
-    ("several at once", profile(swap(("cores: 2", "cores: two"), ("steps: 120", "stepz: 120"), ("clip: 0.2", "clip: x"))),
+    ("several at once",
+     profile(swap(("cores: 2", "cores: two"), ("steps: 120", "stepz: 120"), ("clip: 0.2", "clip: x"))),
      "smoke.yaml", ("cores", "did you mean 'steps'", "03.clip")),
     ("a stage too many", profile(swap(('  "05":', '  "06":'))), "smoke.yaml", ("stage 05", "add them")),
     ("a stage that is a list", profile(lambda text: text[: text.index('  "05":')] + '  "05": [1]\n'), "smoke.yaml",
@@ -417,7 +423,8 @@ PROFILES: list[READ] = [
     ("stages are null", profile(lambda text: text[: text.index("stages:")] + "stages:\n"), "smoke.yaml", ("stages",)),
     ("no cores", profile(swap(("cores: 2", "cores: 0"))), "smoke.yaml", ("cores: expected 1 or more",)),
     ("no arms", profile(swap(("arms: [zerosearch]", "arms: []"))), "smoke.yaml", ("arms: expected one or more",)),
-    ("unknown arm", profile(swap(("arms: [zerosearch]", "arms: [zerosaerch]"))), "zerosaerch", ("did you mean 'zerosearch'",)),
+    ("unknown arm", profile(swap(("arms: [zerosearch]", "arms: [zerosaerch]"))), "zerosaerch",
+     ("did you mean 'zerosearch'",)),
     ("negative seed", profile(swap(("seeds: [0]", "seeds: [-1]"))), "smoke.yaml", ("seeds: expected 0 or more",)),
     ("seconds of no stage", profile(swap(('"05": 8}', '"06": 8}'))), "smoke.yaml", ("expected_seconds", "add it")),
     ("exponent without a point", profile(swap(("1.5e-3", "15e-4"))), "smoke.yaml", ("in YAML write 1.0e-6",)),
@@ -601,7 +608,8 @@ RUN_FILES += [
     for damage, content in DAMAGES.items()
 ]
 RUN_FILES += [
-    Case(f"owner {damage}: clean", spoilt("owner.json", content, lambda: call("--clean", BROKEN)), "deleted", goes_on=True)
+    Case(f"owner {damage}: clean", spoilt("owner.json", content, lambda: call("--clean", BROKEN)), "deleted",
+         goes_on=True)
     for damage, content in DAMAGES.items()
 ]
 RUN_FILES += [
@@ -630,24 +638,27 @@ RUN_FILES += [
          ("did you mean 'finished'",)),
     Case("a run that is not there: compare", lambda p: seen(lambda: compare_runs.main([FINISHED, "other"])), "other",
          ("make it with",)),
-    Case("metrics cut: compare", spoilt(f"{toy_run.TRAINING}/metrics.jsonl", b'{"step": 1', lambda: _rehashed("metrics.jsonl")),
+    Case("metrics cut: compare",
+         spoilt(f"{toy_run.TRAINING}/metrics.jsonl", b'{"step": 1', lambda: _rehashed("metrics.jsonl")),
          "metrics.jsonl", ("--from",)),
     Case("trajectories cut: compare", spoilt(f"{toy_run.TRAINING}/trajectories.parquet", b"PAR1", lambda:
          _rehashed("trajectories.parquet")), "trajectories.parquet", ("--from",)),
-    Case("an input that is not there: require", lambda p: seen(lambda: artifacts.require(FINISHED, "01", "nothing.parquet")),
+    Case("an input that is not there: require",
+         lambda p: seen(lambda: artifacts.require(FINISHED, "01", "nothing.parquet")),
          "nothing.parquet", ("make it with", "--only 01")),
     Case("a stage that does not exist", lambda p: seen(lambda: artifacts.stage_dir(FINISHED, "9")), "'9'",
          ("expected one of 00",)),
-    Case("manifest of an older version: report", _edited(lambda m: m.pop("versions"), lambda: seen(lambda: report.write(BROKEN)
-         and 0)), MANIFEST, ("no versions", "--from 04")),
+    Case("manifest of an older version: report",
+         _edited(lambda m: m.pop("versions"), lambda: seen(lambda: report.write(BROKEN) and 0)), MANIFEST,
+         ("no versions", "--from 04")),
     Case("manifest cut: report", spoilt(MANIFEST, b"{", lambda: seen(lambda: report.write(BROKEN) and 0)), MANIFEST,
          ("--from 04",)),
     Case("predictions cut: report", spoilt(f"{STAGE}/predictions.parquet", b"PAR1", lambda: seen(lambda:
          report.write(BROKEN) and 0)), "predictions.parquet", ("--from",)),
     Case("table empty: report", spoilt(f"{STAGE}/averages.csv", b"", lambda: seen(lambda: report.write(BROKEN) and 0)),
          "averages.csv", ("--from",)),
-    Case("table cut: verify", spoilt(f"{STAGE}/averages.csv", b'a,b\n"1,2\n', lambda: ENTRIES["verify"][0]()), "averages.csv",
-         ("--from",)),
+    Case("table cut: verify", spoilt(f"{STAGE}/averages.csv", b'a,b\n"1,2\n', lambda: ENTRIES["verify"][0]()),
+         "averages.csv", ("--from",)),
     Case("scores cut: verify", spoilt(f"{STAGE}/scores.parquet", b"PAR1xxPAR1", lambda: ENTRIES["verify"][0]()),
          "scores.parquet", ("--from",)),
     Case("json with a huge number", spoilt(MANIFEST, b'{"stage": ' + b"9" * 5000 + b"}", ENTRIES["read"][0]), MANIFEST,
@@ -676,19 +687,23 @@ def notebook(content: str) -> Callable[[Place], Seen]:
 
 NOTEBOOKS = [
     Case(f"notebook {name}", notebook(content), "04_evaluate.ipynb", ("`git checkout notebooks`",))
-    for name, content in {"empty": "", "cut": '{"cells": [', "a list": "[]", "of no cells": '{"cells": [1], "metadata": {}}',
-                          "of merge marks": "<<<<<<< HEAD\n{}"}.items()
+    for name, content in {
+        "empty": "", "cut": '{"cells": [', "a list": "[]", "of no cells": '{"cells": [1], "metadata": {}}',
+        "of merge marks": "<<<<<<< HEAD\n{}",
+    }.items()
 ]
 SEPARATE = [
     Case("process: misspelt option", lambda p: separate("--sed", "1"), "--sed", ("did you mean",)),
     Case("process: damaged questions", lambda p: ((p.questions / Q).write_bytes(b"\xff\xfe{\0"), separate(
-        "--profile", "smoke", "--run", "new", "--questions", str(p.questions), "--corpus", str(p.corpus)))[1], Q, ("iconv",)),
+        "--profile", "smoke", "--run", "new", "--questions", str(p.questions), "--corpus", str(p.corpus)))[1], Q,
+        ("iconv",)),
     Case("process: a file for the outputs", lambda p: (p.patch.setenv("ZEROSEARCH_OUTPUTS", str(p.corpus)), separate(
         "--profile", "smoke", "--run", "new"))[1], "passages.jsonl", ("remove or rename",)),
 ]
 GROUPS: dict[str, list[READ]] = {"data": DATA, "profile": PROFILES, "prices": PRICES, "model": MODELS}
 HAND_WRITTEN = [
-    *(Case(f"{group}: {name}", act, names, words) for group, rows in GROUPS.items() for name, act, names, words in rows),
+    *(Case(f"{group}: {name}", act, names, words)
+      for group, rows in GROUPS.items() for name, act, names, words in rows),
     *(Case(f"good data: {name}", act, names, words, goes_on=True) for name, act, names, words in GOOD_DATA),
     *OPTIONS, *RUN_FILES, *NOTEBOOKS, *SEPARATE,
 ]

@@ -162,7 +162,8 @@ def profile_cases(n: int) -> list[Case]:
         text = _mutated_profile(kind, draw)
         good = good_profile(text)
         act = catalogue.profile(lambda _, text=text: text)
-        made.append(Case(f"generated profile {number}: {kind}", act, "would run" if good else "smoke.yaml", goes_on=good))
+        names = "would run" if good else "smoke.yaml"
+        made.append(Case(f"generated profile {number}: {kind}", act, names, goes_on=good))
     return made
 
 
@@ -209,7 +210,8 @@ def good_manifest(content: bytes) -> bool:
 def manifest_cases(n: int) -> list[Case]:
     """Return n mutations of a finished stage's manifest, each met by the comparison of two runs."""
     kinds = ("cut", "flip", "swap", "misspell")
-    return [Case(f"generated manifest {i}: {kinds[i % 4]}", _manifest_act(kinds[i % 4], i), "manifest.json") for i in range(n)]
+    chosen = [(number, kinds[number % 4]) for number in range(n)]
+    return [Case(f"generated manifest {i}: {kind}", _manifest_act(kind, i), "manifest.json") for i, kind in chosen]
 
 
 def _manifest_act(kind: str, number: int) -> Callable[[Place], Seen]:

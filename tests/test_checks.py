@@ -123,3 +123,13 @@ def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.Monke
 def test_price_book(tmp_path: Path) -> None:
     assert checks.price_book_problems("data/prices.yaml") == []
     assert "found none at" in checks.price_book_problems(str(tmp_path / "mine.yaml"))[0]
+
+
+def test_a_damaged_corpus_is_told_beside_questions_that_overlap(tmp_path: Path) -> None:
+    row = '{"id": 1, "question": "q", "golden_answers": ["a"]}\n'
+    (tmp_path / "nq.jsonl").write_text(row)
+    (tmp_path / "nq_train.jsonl").write_text(row)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("damaged\n")
+    (problem,) = checks.question_problems(tmp_path, corpus)[0]
+    assert "nq_train/1 asks the same as nq/1" in problem and f"{corpus}:1: expected a JSON object" in problem

@@ -35,7 +35,8 @@ def test_the_shipped_models_are_whole() -> None:
 
 def test_it_needs_no_torch() -> None:
     program = (
-        "import sys; from zerosearch import model_files; assert model_files.name_problems('micro/llama-base', True) == [];"
+        "import sys; from zerosearch import model_files\n"
+        "assert model_files.name_problems('micro/llama-base', True) == []\n"
         "assert model_files.name_problems('Nobody/Nothing', True); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -80,7 +81,8 @@ def test_all_problems_at_once(folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").write_text("[]")
     (folder / "model.safetensors").write_bytes(b"")
     problems = model_files.folder_problems(folder)
-    assert [Path(p.split(": ")[0]).name.split(":")[0] for p in problems] == ["config.json", "tokenizer.json", "model.safetensors"]
+    damaged = [Path(problem.split(": ")[0]).name.split(":")[0] for problem in problems]
+    assert damaged == ["config.json", "tokenizer.json", "model.safetensors"]
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from zerosearch.errors import BadInput, MissingInput
 from zerosearch.questions import (
-    answerable_share, draw_training_share, evaluation_questions, load_corpus, load_own, load_questions_dir, read_corpus, read_questions,
+    answerable_share, draw_training_share, evaluation_questions, load_corpus, load_own, load_questions_dir,
+    read_corpus, read_questions,
     split_counts, training_questions, write_corpus, write_questions,
 )
 from zerosearch.schema import Passage, Question
@@ -101,8 +102,9 @@ def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
         "a.jsonl:", "a.jsonl:2:", "a.jsonl:3:", "a.jsonl:4:", "a.jsonl:4:", "a.jsonl:5:", "a.jsonl:6:", "a.jsonl:7:",
         "b.jsonl:1:", "b.jsonl:2:",
     ]
-    for text, part in zip(found, ("iconv -f LATIN1", "line 1 again", "[]", "question", "golden_answers", "object", "bad JSON", "0xe9",
-                                  '"Paris"', '" "'), strict=True):
+    parts = ("iconv -f LATIN1", "line 1 again", "[]", "question", "golden_answers", "object", "bad JSON", "0xe9",
+             '"Paris"', '" "')
+    for text, part in zip(found, parts, strict=True):
         assert part in text
     assert '"golden_answers": ["..."]' in str(caught.value)
 
@@ -194,9 +196,9 @@ def test_limits_of_a_reader_s_own_files(tmp_path: Path) -> None:
         if fine:
             assert len(load_questions_dir(tmp_path)) == 2
             continue
-        with pytest.raises(BadInput, match="nq_train.jsonl:1: question: expected at most 10,000 characters, found 10,001") as e:
+        with pytest.raises(BadInput, match="1: question: expected at most 10,000 characters, found 10,001") as caught:
             load_questions_dir(tmp_path)
-        assert len(e.value.problems) == 3
+        assert len(caught.value.problems) == 3
 
 
 def test_a_run_s_own_ids_may_be_longer_than_a_reader_s(tmp_path: Path) -> None:
@@ -208,7 +210,8 @@ def test_a_run_s_own_ids_may_be_longer_than_a_reader_s(tmp_path: Path) -> None:
 def test_the_share_of_answerable_questions_by_hand() -> None:
     passages = [Passage("1", "The Grey Harp", "Ada Falk wrote it in 1935."), Passage("2", "", "New York City")]
     asked = [Question(str(i), "nq", "q", answers) for i, answers in enumerate(
-        [("Ada Falk",), ("grey harp!",), ("Falk Ada",), ("35",), ("nobody", "New York"), ("---",), ("York New",), ("harp Ada",)]
+        [("Ada Falk",), ("grey harp!",), ("Falk Ada",), ("35",), ("nobody", "New York"), ("---",), ("York New",),
+         ("harp Ada",)]
     )]
     assert answerable_share(asked, passages) == 4 / 8  # the last runs from a title into the text: one passage, one text
     assert answerable_share([], passages) == 1.0 and answerable_share(asked[:1], []) == 0.0

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Iterable
 
 import psutil
 from packaging.requirements import Requirement
@@ -20,8 +20,7 @@ from zerosearch.environment import installed_version
 from zerosearch.errors import WorkbookError
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
-from zerosearch.questions import answerable_share, evaluation_questions, load_own
-from zerosearch.schema import Passage, Question
+from zerosearch.questions import check_own
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 256 * 2**20  # of a larger corpus the beginning is checked before the run
@@ -94,7 +93,8 @@ def _notebook(path: Path) -> list[str]:
     except WorkbookError as error:
         return [f"notebook: {error}"]
     whole = all(isinstance(cell, dict) and {"cell_type", "metadata", "source"} <= set(cell) for cell in cells)
-    return [] if whole else [f"notebook: {path}: expected cells with a type, metadata and a source, found others; {fix}"]
+    wanted = "cells with a type, metadata and a source"
+    return [] if whole else [f"notebook: {path}: expected {wanted}, found others; {fix}"]
 
 
 def question_problems(
@@ -124,21 +124,19 @@ def question_problems(
     if problems:
         return problems, []
     try:
-        asked, passages = load_own(questions, corpus, train_fraction, seed, MAX_CORPUS_BYTES)
+        n_evaluated, share = check_own(questions, corpus, train_fraction, seed, MAX_CORPUS_BYTES)
     except WorkbookError as error:
         return [str(error)], []
-    return [], _coverage_notes(asked, passages, corpus)
+    return [], _coverage_notes(n_evaluated, share, corpus)
 
 
-def _coverage_notes(questions: Sequence[Question], passages: Sequence[Passage], corpus: Path) -> list[str]:
+def _coverage_notes(n_evaluated: int, share: float, corpus: Path) -> list[str]:
     """Return a note about evaluation questions that no passage answers; those can only be guessed."""
-    evaluated = evaluation_questions(questions)
-    share = answerable_share(evaluated, passages)
     part = "the beginning of " if corpus.stat().st_size > MAX_CORPUS_BYTES else ""
     if share == 1.0:
         return []
     return [
-        f"--corpus: a golden answer of {share:.0%} of the {len(evaluated):,} evaluation questions stands in a passage of "
+        f"--corpus: a golden answer of {share:.0%} of the {n_evaluated:,} evaluation questions stands in a passage of "
         f"{part}{corpus}; the others cannot be found by searching"
     ]
 

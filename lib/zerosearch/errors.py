@@ -22,7 +22,8 @@ _DISK_ADVICE = {  # what the system refused -> (what was expected, the way out)
     ),
     errno.EROFS: ("a disk that can be written", "point ZEROSEARCH_OUTPUTS at a folder that can be written"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), (
-        "to be permitted", "give yourself the right with `chmod -R u+rwX PATH`, or point ZEROSEARCH_OUTPUTS at a folder of yours",
+        "to be permitted",
+        "give yourself the right with `chmod -R u+rwX PATH`, or point ZEROSEARCH_OUTPUTS at a folder of yours",
     )),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), (
         "a folder", "remove or rename the file that stands in its place",

@@ -126,9 +126,9 @@ class Board:
         process = _process(found["process"]) if found else None
         if found is None or process is None:
             return None
-        ended = found.get("ended")
+        ended, message = found.get("ended"), str(found.get("message", ""))
         ended = ended if isinstance(ended, (int, float)) else None
-        return Status(found["state"], process, found["started"], ended, str(found.get("message", "")))  # type: ignore[arg-type]
+        return Status(found["state"], process, found["started"], ended, message)  # type: ignore[arg-type]
 
 
 def _process(found: Mapping[str, Any] | None) -> ProcessId | None:

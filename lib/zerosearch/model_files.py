@@ -123,8 +123,8 @@ def _hub_problems(name: str, offline: bool) -> list[str]:
     try:
         found = try_to_load_from_cache(name, "config.json")
     except HFValidationError:
-        return [f"model {name!r}: expected micro/NAME, a folder or the name of a model on the hub such as Qwen/Qwen2.5-3B, "
-                f"found another text{did_you_mean(name, shipped())}; choose one of {', '.join(shipped())}"]
+        return [f"model {name!r}: expected micro/NAME, a folder or a name on the hub such as Qwen/Qwen2.5-3B, found "
+                f"another text{did_you_mean(name, shipped())}; choose one of {', '.join(shipped())}"]
     may_download = not offline and not os.environ.get("HF_HUB_OFFLINE")
     if isinstance(found, str):
         again = f"delete {Path(found).parents[2]} and {download}"

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Iterable, Iterator, Sequence
 
 from zerosearch import files, seeds
 from zerosearch.errors import BadInput, MissingInput
@@ -54,24 +54,40 @@ def load_questions_dir(folder: Path | str, train_fraction: float = 0.2, seed: in
 
 
 def load_own(
-    folder: Path | str, file: Path | str, train_fraction: float = 0.2, seed: int = 0,
-    max_corpus_bytes: int | None = None,
+    folder: Path | str, file: Path | str, train_fraction: float = 0.2, seed: int = 0
 ) -> tuple[list[Question], list[Passage]]:
     """Return (questions, passages) of a reader's own files, as ``load_questions_dir`` and ``load_corpus`` do.
 
-    The problems of all files are raised together.  max_corpus_bytes: read only so much of the passages.
+    The problems of all files are raised together.
     """
     folder, file = Path(folder), Path(file)
     loaded, problems = _own_questions(folder)
-    passages, found = _passages(Lines(file, max_corpus_bytes))
-    if problems and found:
-        raise BadInput(
-            f"questions in {folder} and passages in {file}: expected lines like {_OWN_FORMAT} and {_PASSAGE_FORMAT}, "
-            "found otherwise; mend these and start again", problems + found,
-        )
-    _raise_if(problems, f"questions in {folder}", _OWN_FORMAT)
-    _raise_if(found, f"passages in {file}", _PASSAGE_FORMAT)
+    lines = Lines(file)
+    passages = list(_each_passage(lines))
+    _raise_own(folder, problems, file, lines)
     return _split(loaded, folder, train_fraction, seed), passages
+
+
+def check_own(
+    folder: Path | str, file: Path | str, train_fraction: float, seed: int, max_corpus_bytes: int
+) -> tuple[int, float]:
+    """Raise what ``load_own`` would raise; return (evaluation questions, share of them that a passage answers).
+
+    The passages are not kept: a large file needs little memory.  max_corpus_bytes: read no more of it.
+    """
+    folder, file = Path(folder), Path(file)
+    loaded, problems = _own_questions(folder)
+    lines = Lines(file, max_corpus_bytes)
+    try:
+        evaluated = [] if problems else evaluation_questions(_split(loaded, folder, train_fraction, seed))
+    except BadInput as error:
+        for _ in _each_passage(lines):
+            pass
+        found = _problems_of(lines, "passage")
+        raise BadInput(str(error), [f"{p}; mend this too" for p in found]) from error
+    share = answerable_share(evaluated, _each_passage(lines))
+    _raise_own(folder, problems, file, lines)
+    return len(evaluated), share
 
 
 def read_questions(path: Path | str) -> list[Question]:
@@ -84,8 +100,9 @@ def read_questions(path: Path | str) -> list[Question]:
 
 def load_corpus(file: Path | str) -> list[Passage]:
     """Return the passages of a file, in its order; at least one.  A title may be empty or missing."""
-    made, problems = _passages(Lines(Path(file)))
-    _raise_if(problems, f"passages in {file}", _PASSAGE_FORMAT)
+    lines = Lines(Path(file))
+    made = list(_each_passage(lines))
+    _raise_if(_problems_of(lines, "passage"), f"passages in {file}", _PASSAGE_FORMAT)
     return made
 
 
@@ -222,27 +239,25 @@ def _own_questions(folder: Path) -> tuple[list[Question], list[str]]:
         except MissingInput as error:  # a folder of that name, a broken link: told beside the others' problems
             problems.append(str(error))
             continue
-        problems += lines.listing() or _none_of(lines, "question")
+        problems += _problems_of(lines, "question")
     return loaded, problems
 
 
-def _passages(lines: Lines) -> tuple[list[Passage], list[str]]:
-    """Return the faultless passages of a file and its problems."""
-    made = []
+def _each_passage(lines: Lines) -> Iterator[Passage]:
+    """Yield the faultless passages of a file."""
     for row in lines:
         values = (
             row.key("id", max_length=MAX_ID), row.text("title", default="", max_length=MAX_QUESTION),
             row.text("text", max_length=MAX_PASSAGE), row.mapping("metadata", texts=_WORLD_KEYS),
         )
         if not row.faults:
-            made.append(Passage(*values))
-    return made, lines.listing() or _none_of(lines, "passage")
+            yield Passage(*values)
 
 
-def _none_of(lines: Lines, what: str) -> list[str]:
-    """Return the complaint about a file without a single line."""
+def _problems_of(lines: Lines, what: str) -> list[str]:
+    """Return the problems of a file that was read, or that it has not a single line."""
     empty = f"{lines.path}: expected at least one {what}, found none; fill the file or remove it"
-    return [] if lines.n_rows else [empty]
+    return lines.listing() or ([] if lines.n_rows else [empty])
 
 
 def _questions(
@@ -271,6 +286,18 @@ def _split(loaded: list[Question], folder: Path, train_fraction: float, seed: in
         loaded = draw_training_share(loaded, train_fraction, seed)
     _check_both_splits(loaded, folder)
     return loaded
+
+
+def _raise_own(folder: Path, problems: list[str], file: Path, lines: Lines) -> None:
+    """Raise the problems of questions and passages together."""
+    found = _problems_of(lines, "passage")
+    if problems and found:
+        raise BadInput(
+            f"questions in {folder} and passages in {file}: expected lines like {_OWN_FORMAT} and {_PASSAGE_FORMAT}, "
+            "found otherwise; mend these and start again", problems + found,
+        )
+    _raise_if(problems, f"questions in {folder}", _OWN_FORMAT)
+    _raise_if(found, f"passages in {file}", _PASSAGE_FORMAT)
 
 
 def _raise_if(problems: Sequence[str], what: str, example: str) -> None:

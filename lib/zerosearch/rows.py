@@ -217,8 +217,8 @@ def _depth(value: Any) -> int:
 
 def _too_long(place: str, size: int) -> str:
     return (
-        f"{place}: expected lines of at most {MAX_LINE_BYTES / 2**20:g} MiB, found one of {size / 2**20:,.1f} MiB; split "
-        "it into shorter passages, one JSON object per line"
+        f"{place}: expected lines of at most {MAX_LINE_BYTES / 2**20:g} MiB, found one of {size / 2**20:,.1f} MiB; "
+        "split it into shorter passages, one JSON object per line"
     )
 
 
