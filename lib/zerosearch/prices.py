@@ -12,12 +12,14 @@ import math
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
-import pandas as pd
 import yaml
 
 from zerosearch.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNITS = ("USD/search", "USD/GPU-hour", "USD/core-hour", "USD/token", "W/GPU", "W/core")
 NEEDED = {  # what notebook 05 looks up in every run: without one of these it would stop after all the work
@@ -118,6 +120,8 @@ class PriceBook:
 
     def table(self) -> pd.DataFrame:
         """Return one row a price: key, value, per, unit, each, date, source, note."""
+        import pandas as pd  # the check before a run reads prices too, and needs no tables
+
         rows = [
             {"key": p.key, "value": p.value, "per": p.per, "unit": p.unit, "each": p.each,
              "date": p.date.isoformat(), "source": p.source, "note": p.note}
