@@ -120,6 +120,8 @@ class PriceBook:
 
     def table(self) -> pd.DataFrame:
         """Return one row a price: key, value, per, unit, each, date, source, note."""
+        import pandas as pd  # the check before a run reads prices too, and needs no tables
+
         rows = [
             {"key": p.key, "value": p.value, "per": p.per, "unit": p.unit, "each": p.each,
              "date": p.date.isoformat(), "source": p.source, "note": p.note}
