@@ -23,7 +23,7 @@ from zerosearch.profiles import Needs, Settings
 from zerosearch.questions import check_own
 
 DISTRIBUTION = "zerosearch-workbook"
-MAX_CORPUS_BYTES = 256 * 2**20  # of a larger corpus the beginning is checked before the run
+MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
 GIB = 2**30
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

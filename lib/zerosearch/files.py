@@ -61,6 +61,13 @@ def disk_problems(path: Path) -> Iterator[None]:
         raise
 
 
+def append_text(path: Path, text: str) -> Path:
+    """Append whole lines as UTF-8 with plain newlines; DiskProblem where the disk does not take them."""
+    with disk_problems(path), path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    return path
+
+
 def write_atomic(path: Path, content: bytes | str) -> Path:
     """Write bytes, or text as UTF-8 with plain newlines, in one step."""
     data = content.encode("utf-8") if isinstance(content, str) else content
