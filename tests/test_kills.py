@@ -139,4 +139,4 @@ def test_killed_twice_and_still_the_same(tmp_path: Path, monkeypatch: pytest.Mon
         codes.append(code)
     codes += disturbing.finish(commands, kill.run, codes.pop())
     assert codes == [-9, -9, 0], commands.log(kill.run).read_text()[-4000:]
-    assert disturbing.found_problems(commands, kill.run, codes, "undisturbed") == []
+    assert disturbing.found_problems(commands, kill.run, codes[1:], "undisturbed") == []
