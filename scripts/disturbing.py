@@ -52,9 +52,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Disturbed:
-    """What came of a kill.  moment: seconds after the job's start.  victim: who was killed in fact.  exit_codes: of all calls in order.
+    """What came of a kill.  moment: seconds after the job's start.  victim: who was killed in fact.
 
-    seconds: of all calls together.  problems: everything in which the run is not like the undisturbed one.
+    exit_codes: of all calls in order.  seconds: of all calls together.  problems: everything in which the run is
+    not like the undisturbed one.
     """
 
     kill: Kill
@@ -135,7 +136,9 @@ def durations(folder: Path, jobs: Sequence[Job]) -> dict[Job, float]:
     for job in jobs:
         status = board.status(job)
         if status is None or status.ended is None:
-            raise MissingInput(f"{folder}: expected the times of {job.name} in logs/, found none; run it without --reference")
+            raise MissingInput(
+                f"{folder}: expected the times of {job.name} in logs/, found none; leave --reference out"
+            )
         found[job] = status.ended - status.started
     return found
 
@@ -262,10 +265,14 @@ def _stage_problems(stage: str, folders: tuple[Path, Path], made: tuple[dict[str
         same = manifests[0]["outputs"].keys() == manifests[1]["outputs"].keys()
         return [] if same else [f"{stage} wrote other files"]
     found = outputs.compare(folders[0] / stage, folders[1] / stage, manifests, None)
-    problems = [f"{stage}/{name} differs{f' at {difference.where}' if difference.where else ''}" for name, difference in found]
-    digests = manifests[1]["outputs"].items()
-    changed = [name for name, digest in digests if files.sha256(folders[1] / stage / name) != digest]
-    return [*problems, *(f"{stage}/{name} is not what its manifest says" for name in changed)]
+    problems = [f"{stage}/{name} differs at {difference.where or 'its whole'}" for name, difference in found]
+    wanted, digests = manifests[0]["outputs"], manifests[1]["outputs"]
+    drawn = [name for name in wanted if name.startswith("figures/") and wanted[name] != digests.get(name)]
+    changed = [name for name, digest in digests.items() if files.sha256(folders[1] / stage / name) != digest]
+    return [
+        *problems, *(f"{stage}/{name} differs" for name in drawn),
+        *(f"{stage}/{name} is not what its manifest says" for name in changed),
+    ]
 
 
 def step_problems(folder: Path) -> list[str]:
