@@ -51,7 +51,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from zerosearch import artifacts, figures, seeds
+from zerosearch import artifacts, display as show, figures, seeds
 from zerosearch.labels import gold_hops, retrieval_recall
 from zerosearch.microworld import bases, prepare, pretrain, pretrain_texts, sentinels, world as micro
 from zerosearch.microworld.tokenizer import build_tokenizer
@@ -128,7 +128,7 @@ questions, passages = prepare.load_or_build(
     world, n_eval_questions, n_train_questions, questions_dir, corpus_file, train_fraction, seed
 )
 counts = prepare.count_table(questions)
-display(counts)
+display(show.table(counts.reset_index()))
 print(f"{len(passages):,} passages, {counts['train'].sum():,} questions train, {counts['eval'].sum():,} are evaluated")
 
 # %% [markdown]
@@ -137,7 +137,8 @@ print(f"{len(passages):,} passages, {counts['train'].sum():,} questions train, {
 
 # %%
 examples = [next(q for q in questions if q.dataset == name) for name in dict.fromkeys(q.dataset for q in questions)]
-display(pd.DataFrame({"set": q.dataset, "question": q.question, "golden answers": "; ".join(q.golden_answers)} for q in examples))
+rows = [{"set": q.dataset, "question": q.question, "golden answers": "; ".join(q.golden_answers)} for q in examples]
+display(show.table(pd.DataFrame(rows)))
 
 # %% [markdown]
 # ### One question's path
@@ -146,10 +147,10 @@ display(pd.DataFrame({"set": q.dataset, "question": q.question, "golden answers"
 
 # %%
 chained = next((q for q in questions if len(gold_hops(q)) == 2), questions[0])
-print(chained.question)
+show.say(chained.question)
 for number, hop in enumerate(gold_hops(chained), 1):
-    print(f"  hop {number}: {hop.relation} of {hop.subject}  ->  {hop.object}    ({hop.sentence})")
-print("  golden answers:", "; ".join(chained.golden_answers))
+    show.say(f"  hop {number}: {hop.relation} of {hop.subject}  ->  {hop.object}    ({hop.sentence})")
+show.say("  golden answers:", "; ".join(chained.golden_answers))
 
 # %% [markdown]
 # ## The real search engine
@@ -162,7 +163,7 @@ engine = BM25Retriever(passages, k=5)
 evaluated = [q for q in questions if q.split == "eval"]
 recall = retrieval_recall(evaluated, engine)
 stage.write_table(recall, "retrieval_recall.csv")
-display(recall)
+display(show.table(recall))
 
 # %%
 figure = figures.retrieval_recall(recall)

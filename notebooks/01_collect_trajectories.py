@@ -85,7 +85,7 @@ passages = read_corpus(stage.require("00", "corpus.jsonl"))
 asked = collection.draw_questions(questions, n_questions, seed)
 print(f"{len(passages):,} passages; {len(asked):,} training questions will be asked, for example")
 for question in asked[:3]:
-    print(f"  {question.id:<22} {question.question}  ->  {question.golden_answers[0]}")
+    show.say(f"  {question.id:<22} {question.question}  ->  {question.golden_answers[0]}")
 
 # %% [markdown]
 # ### The policy
@@ -97,7 +97,7 @@ model, tokenizer = models.load(policy_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
 policy = TransformersEngine(model, tokenizer, policy_model, batch_size)
 print(f"{policy_model}: {model.num_parameters():,} parameters")
-print(prompts.policy_prompt(asked[0].question))
+show.say(prompts.policy_prompt(asked[0].question))
 
 # %% [markdown]
 # ### The engine
@@ -124,9 +124,9 @@ hops = labels.gold_hops(example)
 query = f"{hops[0].relation} of {hops[0].subject}" if hops else example.question
 found = engine.search([SearchRequest(query, example)])[0]
 stage.ledger.event("queries", **base.count_queries([found])[0])
-print(f"question: {found.request.question.question}\nquery:    {found.request.query}")
+show.say(f"question: {found.request.question.question}\nquery:    {found.request.query}")
 for passage in found.passages:
-    print(f"  {passage.id}  {passage.text[:100]}")
+    show.say(f"  {passage.id}  {passage.text[:100]}")
 
 # %% [markdown]
 # Read the five passages. Which of them answer *the query*? And does any of them answer *the question*?
@@ -263,9 +263,9 @@ print(f"both labels agree on {share:.1%} of the pairs; kappa {kappa:.2f} (0 is c
 # %%
 disagree = pairs[pairs["label_trajectory"] != pairs["label_judge"]]
 for row in disagree.drop_duplicates("label_judge").itertuples():
-    print(f"trajectory says {row.label_trajectory}, judge says {row.label_judge}: {row.query!r} for {row.question!r}")
+    show.say(f"trajectory says {row.label_trajectory}, judge says {row.label_judge}: {row.query!r} for {row.question!r}")
     for text, verdict in zip(row.passages, row.passage_labels):
-        print(f"   {verdict:<10} {text[:90]}")
+        show.say(f"   {verdict:<10} {text[:90]}")
 
 # %% [markdown]
 # ### Are the queries any good?

@@ -87,9 +87,9 @@ print(f"{len(pairs):,} searches of the real engine, {n_useful:,} useful to the j
 
 # %%
 sample = next((p for p in pairs if p.label_judge == "useful"), pairs[0])
-print(f"question: {sample.question.question}\nquery:    {sample.query}")
+show.say(f"question: {sample.question.question}\nquery:    {sample.query}")
 for passage, label in zip(sample.passages, sample.passage_labels):
-    print(f"  {label:<10} {passage.text[:90]}")
+    show.say(f"  {label:<10} {passage.text[:90]}")
 
 # %% [markdown]
 # ## The lesson: instruction in, passages out
@@ -103,8 +103,8 @@ prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
 examples = simulator_data.examples_from_pairs(pairs, label_kind, seed)
 first = examples[0]
 k = len(first.passages)
-print(prompts.simulator_prompt(first.query, first.question, first.golden_answer, first.useful, k), end="")
-print(prompts.simulator_target(first.passages))
+show.say(prompts.simulator_prompt(first.query, first.question, first.golden_answer, first.useful, k)
+         + prompts.simulator_target(first.passages))
 
 # %% [markdown]
 # ### A lesson that would teach the wrong thing
@@ -153,7 +153,7 @@ book = renaming.NameBook(training)
 print(f"{len(book.kind_of):,} names in {len(book.members)} kinds")
 for name in renaming.names_of(training[0])[:4]:
     others = [book.new_name(name, seeds.generator(seed, "shown", i)) for i in range(3)]
-    print(f"  {name:<18} -> {', '.join(others)}")
+    show.say(f"  {name:<18} -> {', '.join(others)}")
 
 # %% [markdown]
 # ## Why some tokens weigh more
@@ -270,13 +270,13 @@ for metric in ("answer_present", "original_answer_present"):
 # %%
 bearing = [r for r in requests if r.other_answer and simulator_data.has_answer(r.example, r.example.passages)]
 shown_request = (bearing or requests)[0]
-print(f"query: {shown_request.example.query}   golden answer: {shown_request.example.golden_answer}")
+show.say(f"query: {shown_request.example.query}   golden answer: {shown_request.example.golden_answer}")
 for kind in quality.KINDS:
     (written,) = quality.ask_simulator([shown_request], kind, engine, prompts, seed=seed, **budget)
     asked_with = f" ({shown_request.other_answer})" if kind == "altered" else ""
-    print(f"\n{kind}{asked_with}")
+    show.say(f"\n{kind}{asked_with}")
     for passage in written.passages if written else ():
-        print("  ", passage.text)
+        show.say("  ", passage.text)
 
 # %% [markdown]
 # The passages are invented: only the golden answer's fact is known to the simulator. A policy that

@@ -236,7 +236,7 @@ def try_question(question, step: int):
 two_hops = [q for q in questions if q.metadata.get("kind") == "chain" and len(q.metadata["hops"]) == 2]
 probe = (two_hops or questions)[0]
 before = try_question(probe, step=0)
-print(probe.question, "->", probe.golden_answers[0])
+show.say(probe.question, "->", probe.golden_answers[0])
 summary = pd.DataFrame(
     [(s.trajectory.stop_reason, s.trajectory.n_searches, s.trajectory.answer, s.reward) for s in before],
     columns=["stop reason", "searches", "answer", "reward"],

@@ -188,7 +188,7 @@ for method in everyone(engine)[: len(names)]:
     if method.name != "rag":
         request = method.requests(questions[:1], prompts)[0]
         shown = request.prompt or prompts.policy_prompt(questions[0].question)
-        print(f"{method.name:>7} | {shown.strip()} | {request.forced_prefix or ''}")
+        views.say(f"{method.name:>7} | {shown.strip()} | {request.forced_prefix or ''}")
 
 # %% [markdown]
 # ## Answering

@@ -258,3 +258,13 @@ def test_the_simulator_answers_for_the_longest_question_that_a_policy_can_search
         "train")  # 5,700 and 1,000 characters
     found = simulator.search([SearchRequest("book", long), SearchRequest("book", ASKED)])
     assert [one.error for one in found] == [None, None] and found[0].n_prompt_tokens > 1_500
+
+
+@pytest.mark.parametrize("script", sorted((artifacts.REPO / "notebooks").glob("0*.py")), ids=lambda p: p.stem)
+def test_notebooks_print_foreign_texts_through_the_door(script: Path) -> None:
+    """``show.say`` makes control characters visible, as ``!r`` does; a plain ``print`` would obey them."""
+    foreign = re.compile(r"(\.question|\.text|golden_answers?|_prompt\(|\.transcript)\b(?!!r|\[0\]!r)")
+    lines = [line for line in script.read_text(encoding="utf-8").splitlines() if re.match(r"\s*print\(", line)]
+    found = [line for line in lines if foreign.search(line)]
+    own = ("world.", "toy", "renamed.", "passage.metadata")  # sentences of the micro-world, or typed in the notebook
+    assert not [line for line in found if not any(word in line for word in own)]

@@ -54,6 +54,11 @@ class Html:
         return Html(self.html + other.html, f"{self.text}\n{other.text}")
 
 
+def say(*texts: object) -> None:
+    """Print what models, engines or files wrote: like ``print``, but control characters become visible signs."""
+    print(*map(clean, texts))
+
+
 def escape(text: object) -> str:
     """Return the text cleaned and escaped, safe inside HTML text and attributes."""
     return html.escape(clean(text), quote=True)
