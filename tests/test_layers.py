@@ -57,6 +57,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "figures",
         "report",
         "display",
+        "explorer_records",
+        "explorer",
     ),
     ("jobs", "checks", "pipeline", "console", "notebook_runner", "options", "verify", "compare_runs", "cli"),
 )

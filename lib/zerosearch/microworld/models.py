@@ -24,8 +24,8 @@ from zerosearch.microworld.pretrain import RECIPES, Recipe, Trunk, pretrain
 from zerosearch.microworld.tokenizer import build_tokenizer
 
 __all__ = [
-    "MICRO_FOLDER", "REBUILD_COMMAND", "RECIPES", "Measure", "build", "load", "manifest", "prompt_template",
-    "resolve", "save",
+    "MICRO_FOLDER", "REBUILD_COMMAND", "RECIPES", "Measure", "build", "load", "load_tokenizer", "manifest",
+    "prompt_template", "resolve", "save",
 ]
 TOKENIZER_FOLDER = "tokenizer"
 MICRO_FOLDER = artifacts.MICRO_LM
@@ -54,7 +54,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
             f"models ({', '.join(RECIPES)}) with `{REBUILD_COMMAND}` or name another model"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(folder))
+        tokenizer = load_tokenizer(name)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:300]
@@ -65,6 +65,11 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model alone; OSError or ValueError of the library when it has none."""
+    return AutoTokenizer.from_pretrained(_tokenizer_folder(resolve(name)))
 
 
 def _tokenizer_folder(folder: str) -> str:
