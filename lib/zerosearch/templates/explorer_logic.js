@@ -150,3 +150,13 @@ function titleOf(r) {
   const place = r.stage === "03" ? ` \u00b7 step ${r.step}, sample ${r.sample}` : "";
   return `${r.dataset} \u00b7 ${r.method}, seed ${r.seed}${place}`;
 }
+
+function shortTitleOf(r) {
+  return `${r.dataset} \u00b7 ${r.method} ${r.seed}${r.stage === "03" ? ` \u00b7 step ${r.step} #${r.sample}` : ""}`;
+}
+
+function numbersOf(r) {
+  const misled = r.noise === NOISE.misleading ? ", misled" : "";
+  const gain = r.advantage === null ? `F1 ${r.f1.toFixed(2)}` : `A ${signed(r.advantage)}`;
+  return `${plural(r.nSearches, "search", "searches")}${misled} \u00b7 ${gain}`;
+}

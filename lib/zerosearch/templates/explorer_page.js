@@ -73,10 +73,8 @@ function drawRow(r, place) {
   row.setAttribute("aria-posinset", String(place + 1));
   const sign = make("span", `sign ${r.outcome.replace(" ", "-")}`, SIGNS[r.outcome]);
   sign.setAttribute("aria-label", r.outcome);
-  const about = [titleOf(r), plural(r.nSearches, "search", "searches")];
-  if (r.noise === NOISE.misleading) about.push("misled");
-  if (r.advantage !== null) about.push(`A ${signed(r.advantage)}`);
-  const words = add(make("span", "words"), make("b", "", r.question.slice(0, 240)), make("small", "", about.join(" \u00b7 ")));
+  const about = add(make("small"), make("span", "", shortTitleOf(r)), make("span", "", numbersOf(r)));
+  const words = add(make("span", "words"), make("b", "", r.question.slice(0, 240)), about);
   row.addEventListener("click", () => choose(place));
   return add(row, sign, words);
 }
@@ -144,8 +142,12 @@ function drawDetail() {
   detail.scrollTop = 0;
   if (!r) return detail.append(make("p", "message", "No trajectory fits these filters. Clear them, or search for less."));
   add(detail, question(r), toolbar(r));
-  if (state.group) detail.append(sideBySide(r));
-  else add(detail, article(r, false));
+  if (state.group) {
+    detail.append(sideBySide(r));
+    detail.querySelector(".current").scrollIntoView({ block: "nearest", inline: "center" });
+    detail.scrollTop = 0;
+  }
+  else detail.append(article(r, false));
   if (!state.embedded) history.replaceState(null, "", `#${encodeURIComponent(r.key)}`);
 }
 
@@ -199,8 +201,11 @@ function sideBySide(r) {
   const row = make("div", "side-by-side");
   row.tabIndex = 0;
   row.setAttribute("aria-label", "The group side by side");
-  for (const other of groupOf(state.records, r)) row.append(add(article(other, true)));
-  for (const [i, card] of [...row.children].entries()) if (groupOf(state.records, r)[i] === r) card.classList.add("current");
+  for (const other of groupOf(state.records, r)) {
+    const card = article(other, true);
+    card.classList.toggle("current", other === r);
+    row.append(card);
+  }
   return row;
 }
 
