@@ -250,14 +250,16 @@ function tokenBox(r) {
   }
   for (const [source, places, logprobs, golden] of r.segments) {
     const part = make("div", `segment p-${source}`), marked = new Set(golden);
-    part.dir = "auto";
+    const spans = document.createDocumentFragment();
     places.forEach((place, i) => {
       const span = make("span", `t s-${source}${marked.has(i) ? " golden" : ""}`, r.tokens[place].text);
       if (logprobs.length) span.style.setProperty("--surprise", String(Math.min(1, -logprobs[i] / 3000)));
       span.dataset.place = String(all.length);
       all.push([r.tokens[place], logprobs[i], source]);
-      part.append(span);
+      spans.append(span);
     });
+    part.append(spans);
+    part.dir = "auto"; // once all is in: it is worked out anew with every child
     box.append(part);
   }
   boxes.set(box, all);
@@ -284,9 +286,9 @@ function drawSearch(search) {
 
 function drawPassage(passage) {
   const made = make("li");
-  made.dir = "auto";
   for (const [piece, golden] of pieces(passage.text, passage.golden)) made.append(make(golden ? "mark" : "span", golden ? "golden" : "", piece));
   if (passage.kind) made.append(make("span", passage.misleading ? "tag bad" : "tag", passage.kind.replaceAll("_", " ")));
+  made.dir = "auto";
   return made;
 }
 
