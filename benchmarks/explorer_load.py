@@ -10,7 +10,6 @@ own ``performance.now()`` after its first picture.  Writes benchmarks/explorer_l
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,7 +25,7 @@ sys.path.insert(0, str(REPO / "tests"))  # the driver of the browser is the test
 
 import browsers  # noqa: E402
 
-from zerosearch import artifacts, explorer, files  # noqa: E402
+from zerosearch import artifacts, environment, explorer, files  # noqa: E402
 from zerosearch.explorer_records import Record, Segment  # noqa: E402
 
 N, LOADS = 2000, 5
@@ -85,8 +84,7 @@ def main() -> None:
             rows = [measured(browser, "run", made, Path(name)), measured(browser, "long", long_ones(made), Path(name))]
         finally:
             browser.close()
-    facts = {"browser": version, "python": platform.python_version(), "platform": platform.platform(),
-             "cpus": os.cpu_count(), "load_average": round(os.getloadavg()[0], 2),
+    facts = {"browser": version, **environment.machine(), "load_average": round(os.getloadavg()[0], 2),
              "date": datetime.now(timezone.utc).date().isoformat()}
     table = pd.DataFrame([row | facts for row in rows])
     files.write_table(REPO / "benchmarks" / "explorer_load.csv", table)

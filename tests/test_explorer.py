@@ -193,7 +193,7 @@ def test_outcomes_and_noise_of_the_records(ask):
 @pytest.mark.parametrize(("chosen", "query", "found"), [
     ({}, "", [0, 1, 2, 3, 4, 5]),
     ({"dataset": "musique"}, "", [3]),
-    ({"stage": "04"}, "", [4, 5]),
+    ({"stage": "evaluation (04)"}, "", [4, 5]),
     ({"method": "zerosearch", "outcome": "right"}, "", [0, 3]),
     ({"stop": "length"}, "", [2]),
     ({"searches": "1"}, "", [1, 5]),
@@ -255,8 +255,9 @@ def test_texts_are_cut_at_the_ranges(ask):
 
 
 def test_the_tip_of_a_token(ask):
-    assert ask('tipOf({ids: [7]}, -104, "policy")') == "id 7 · log-prob -0.104 nats · written by the policy, in the loss"
-    assert ask('tipOf({ids: [7, 8]}, undefined, "inserted")') == "id 7, 8 · inserted, not in the loss"
+    assert ask('tipOf({ids: [7]}, -104, "policy", "03")') == "id 7 · log-prob -0.104 nats · written by the policy, in the loss"
+    assert ask('tipOf({ids: [7, 8]}, undefined, "inserted", "03")') == "id 7, 8 · inserted, not in the loss"
+    assert ask('tipOf({ids: [7]}, -104, "policy", "04")') == "id 7 · log-prob -0.104 nats · written by the policy"
     assert "not kept" in ask('tipOf({ids: []}, undefined, "text")')
     assert [ask("signed(1.5)"), ask("signed(-0.5)"), ask("signed(0)")] == ["+1.50", "−0.50", "+0.00"]
 

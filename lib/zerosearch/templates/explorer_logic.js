@@ -3,8 +3,9 @@
 // Every function here is pure, so that it can be tested by any engine of the language.
 
 const NOISE = { misleading: "some misleading", useful: "all useful", none: "no draw", unsearched: "no search" };
+const STAGES = { "03": "training (03)", "04": "evaluation (04)" };
 const FACETS = [
-  ["stage", "Stage", (r) => r.stage],
+  ["stage", "Stage", (r) => STAGES[r.stage] || r.stage],
   ["dataset", "Data set", (r) => r.dataset],
   ["method", "Method or arm", (r) => r.method],
   ["seed", "Seed", (r) => String(r.seed)],
@@ -138,12 +139,22 @@ function plural(n, one, many = `${one}s`) {
   return `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 }
 
+// Returns the names of the sources; only in training does a token enter a loss.
+function sourceNames(stage) {
+  return {
+    prompt: "prompt", policy: stage === "03" ? "written by the policy (in the loss)" : "written by the policy",
+    inserted: "inserted: passages, forced beginnings", text: "text only: neither tokens nor passages were kept",
+  };
+}
+
 // Returns what the tip says about a token.
-function tipOf(token, logprob, source) {
-  const ids = token.ids.length ? `id ${token.ids.join(", ")}` : "no token kept";
+function tipOf(token, logprob, source, stage) {
+  if (source === "text") return "text only: tokens were not kept";
+  const ids = `id ${token.ids.join(", ")}`;
   const likely = logprob === undefined ? "" : ` \u00b7 log-prob ${(logprob / 1000).toFixed(3)} nats`;
-  const trained = source === "policy" ? "written by the policy, in the loss" : `${source}, not in the loss`;
-  return source === "text" ? "text only: tokens were not kept" : `${ids}${likely} \u00b7 ${trained}`;
+  const writer = source === "policy" ? "written by the policy" : source;
+  const loss = stage !== "03" ? "" : source === "policy" ? ", in the loss" : ", not in the loss";
+  return `${ids}${likely} \u00b7 ${writer}${loss}`;
 }
 
 function titleOf(r) {

@@ -18,7 +18,7 @@ const THEMES = { auto: "automatic", light: "light", dark: "dark" };
 const byId = (id) => document.getElementById(id);
 const state = { records: [], shown: [], current: -1, chosen: {}, query: "", order: "stored", group: false, on: {} };
 const texts = new Map(); // index -> haystack, made when it is first searched
-const boxes = new WeakMap(); // box of tokens -> [[token, logprob, source] ...]
+const boxes = new WeakMap(); // box of tokens -> [[token, logprob, source, stage] ...]
 
 function make(tag, name, text) {
   const made = document.createElement(tag);
@@ -161,6 +161,7 @@ function toolbar(r) {
   bar.setAttribute("role", "group");
   bar.setAttribute("aria-label", "What is shown");
   TOGGLES.forEach(([name, label], i) => bar.append(press(`${i + 1}`, label, state.on[name], () => toggle(name))));
+  bar.querySelector('[data-key="3"]').disabled = r.advantage === null;
   const n = groupOf(state.records, r).length;
   if (n > 1) bar.append(press("g", r.stage === "03" ? `Group of ${n}` : `All ${n} answers`, state.group, toggleGroup));
   return bar;
@@ -233,8 +234,7 @@ function facts(r) {
 
 function legend(r) {
   const line = make("p", "legend");
-  const sources = [...new Set(r.segments.map(([source]) => source))];
-  const names = { prompt: "prompt", policy: "written by the policy (in the loss)", inserted: "inserted: passages, forced beginnings", text: "text only: neither tokens nor passages were kept" };
+  const sources = [...new Set(r.segments.map(([source]) => source))], names = sourceNames(r.stage);
   for (const source of sources) line.append(make("span", `t s-${source}`, names[source]));
   return line;
 }
@@ -255,7 +255,7 @@ function tokenBox(r) {
       const span = make("span", `t s-${source}${marked.has(i) ? " golden" : ""}`, r.tokens[place].text);
       if (logprobs.length) span.style.setProperty("--surprise", String(Math.min(1, -logprobs[i] / 3000)));
       span.dataset.place = String(all.length);
-      all.push([r.tokens[place], logprobs[i], source]);
+      all.push([r.tokens[place], logprobs[i], source, r.stage]);
       spans.append(span);
     });
     part.append(spans);
@@ -297,8 +297,8 @@ function drawPassage(passage) {
 function showTip(span) {
   const told = span && boxes.get(span.closest(".tokens"));
   if (!told) return hideTip();
-  const tip = byId("tip"), [token, logprob, source] = told[Number(span.dataset.place)], at = span.getClientRects()[0];
-  tip.textContent = tipOf(token, logprob, source);
+  const tip = byId("tip"), at = span.getClientRects()[0];
+  tip.textContent = tipOf(...told[Number(span.dataset.place)]);
   tip.hidden = false;
   if (!at) return undefined;
   const below = at.bottom + 6 + tip.offsetHeight < innerHeight;
@@ -331,6 +331,7 @@ function nextTheme() {
 }
 
 function printSheets(records) {
+  if (!records.length) return;
   const sheets = records.map((r) => add(make("section", "sheet"), question(r), article(r, false)));
   byId("print").replaceChildren(...sheets);
   window.print();
