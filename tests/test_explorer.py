@@ -93,7 +93,8 @@ def test_nothing_that_is_hostile_becomes_an_element():
 
 
 def test_hostile_text_arrives_unchanged_but_for_control_characters():
-    data = data_of(page_of(record(question=HOSTILE, passage=HOSTILE, noisy=(None,)), title=HOSTILE, notes=(HOSTILE,)))
+    made = record(question=HOSTILE, passage=HOSTILE, method=HOSTILE, dataset=HOSTILE, id=HOSTILE, noisy=(None,))
+    data = data_of(page_of(made, title=HOSTILE, notes=(HOSTILE,)))
     (row,), texts = data["records"], data["texts"]
     shown = clean(HOSTILE)
     assert data["title"] == shown and data["notes"] == [shown]
@@ -101,6 +102,8 @@ def test_hostile_text_arrives_unchanged_but_for_control_characters():
     assert texts[row["searches"][0][6][0][1]] == shown
     tokens = [texts[data["tokens"][place][0]] for place in row["segments"][2][1]]
     assert "".join(tokens) == shown
+    everything = [data["title"], *data["notes"], row["key"], *texts]
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "".join(everything))
 
 
 @given(st.text() | st.lists(st.text()))

@@ -12,6 +12,7 @@ from test_explorer import data_of
 
 from zerosearch import artifacts, explorer, rollout
 from zerosearch.errors import BadInput, MissingInput
+from zerosearch.evaluation.kept import TRAJECTORIES as KEPT
 from zerosearch.schema import Question, Trajectory, Turn
 
 SETS = ("nq", "musique")
@@ -46,7 +47,7 @@ def evaluation(run: str, whole: bool, policy_model: str, per_set: int = 4) -> No
     ]
     stage.write_table(pd.DataFrame(rows), "predictions.parquet")
     if whole:
-        stage.write_table(pd.DataFrame(rows).drop(columns=["prediction", "transcript"]), "trajectories.parquet")
+        stage.write_table(pd.DataFrame(rows).drop(columns=["prediction", "transcript"]), KEPT)
     stage.finish()
 
 

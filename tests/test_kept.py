@@ -103,6 +103,9 @@ def test_the_ledger_counts_no_search_twice(tmp_path):
     assert found[0] == found[1] and any(e["kind"] == "queries" for e in found[0])
 
 
-def test_a_cell_is_plain_json(tmp_path):
-    row = evaluated(tmp_path, "search").iloc[1]
-    assert json.loads(row[kept.COLUMN])["question_id"] == "nq/1"
+def test_equal_evaluations_keep_equal_tables(tmp_path):
+    first, second = (kept.split(evaluated(tmp_path / name, "search", "rag"))[1] for name in ("a", "b"))
+    pd.testing.assert_frame_equal(first, second)
+    seconds = [turn["retrieval"]["wall_seconds"] for turns in first["turns"] for turn in json.loads(turns)
+               if "retrieval" in turn]
+    assert seconds and not any(seconds)

@@ -98,19 +98,26 @@ class _Table:
         return list(self._places)
 
 
+class _Texts(_Table):
+    """Texts without control characters, names of data sets, methods and engines included."""
+
+    def at(self, value: str) -> int:
+        return super().at(clean(value))
+
+
 def _packed(records: Sequence[Record]) -> bytes:
     """Return the records as compressed JSON; the same records give the same bytes."""
-    texts, tokens = _Table(), _Table()
+    texts, tokens = _Texts(), _Table()
     rows = [_row(record, texts, tokens) for record in records]
     spans = [[texts.at(text), *ids] for text, ids in tokens.values()]
     packed = {"texts": texts.values(), "tokens": spans, "records": rows}
     return gzip.compress(json.dumps(packed, separators=(",", ":")).encode("ascii"), 9, mtime=0)
 
 
-def _row(record: Record, texts: _Table, tokens: _Table) -> dict[str, Any]:
+def _row(record: Record, texts: _Texts, tokens: _Table) -> dict[str, Any]:
     scores = record.scores
     return {
-        "key": record.key, "group": texts.at(record.group), "stage": record.origin.stage,
+        "key": clean(record.key), "group": texts.at(record.group), "stage": record.origin.stage,
         "method": texts.at(record.origin.method), "seed": record.origin.seed, "step": record.step,
         "sample": record.sample, "dataset": texts.at(record.dataset), "question": texts.at(record.question),
         "golden": [texts.at(answer) for answer in record.golden_answers],
@@ -136,12 +143,12 @@ def _segment(segment: Segment, tokens: _Table) -> list[Any]:
     ]
 
 
-def _search(search: ShownSearch, texts: _Table) -> list[Any]:
+def _search(search: ShownSearch, texts: _Texts) -> list[Any]:
     return [search.turn, texts.at(search.query), texts.at(search.source), search.noisy, search.cached,
             texts.at(search.error), [_passage(passage, texts) for passage in search.passages]]
 
 
-def _passage(passage: ShownPassage, texts: _Table) -> list[Any]:
+def _passage(passage: ShownPassage, texts: _Texts) -> list[Any]:
     return [texts.at(passage.title), texts.at(passage.text), texts.at(passage.kind), passage.misleading,
             [edge for pair in passage.golden for edge in pair]]
 

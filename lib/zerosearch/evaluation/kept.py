@@ -2,8 +2,9 @@
 
 A row of predictions holds the text alone.  For the questions that are to be kept, the runner adds the
 trajectory itself (tokens, log-probabilities, searches with their passages) to the row of its part file,
-so that a resumed evaluation has it too; ``split`` takes it out again and makes ``trajectories.parquet``
-of it.  It is the very trajectory that was scored; no question is asked twice.
+so that a resumed evaluation has it too; ``split`` takes it out again and makes ``kept_trajectories.parquet``
+of it.  It is the very trajectory that was scored; no question is asked twice.  Seconds of a search are
+left out, so that equal runs write equal tables.
 
 Size in the micro-world: about 4 kB of a part file, which goes when the stage ends, and 0.5 kB of Parquet
 per trajectory.
@@ -23,7 +24,7 @@ from zerosearch.evaluation.methods import Prediction
 from zerosearch.rollout import to_row
 from zerosearch.schema import Trajectory, Turn
 
-COLUMN, TRAJECTORIES = "trajectory", "trajectories.parquet"
+COLUMN, TRAJECTORIES = "trajectory", "kept_trajectories.parquet"
 _OF_THE_PREDICTION = ("method", "arm", "seed", "policy", "em", "cover_em", "f1")
 
 
@@ -36,16 +37,21 @@ def cell(prediction: Prediction, kept: Collection[str]) -> dict[str, str | None]
         return {}
     if prediction.trajectory.question.id not in kept:
         return {COLUMN: None}
-    row = {**to_row(with_given(prediction)), "given": prediction.given is not None}
+    row = {**to_row(recorded(prediction)), "given": prediction.given is not None}
     return {COLUMN: json.dumps(row, ensure_ascii=False)}
 
 
-def with_given(prediction: Prediction) -> Trajectory:
-    """Return the trajectory; passages that stood in its prompt (RAG) become a first turn without text."""
-    if prediction.given is None:
-        return prediction.trajectory
-    first = Turn("", "search", prediction.given.request.query, prediction.given, prediction.shown)
-    return replace(prediction.trajectory, turns=(first, *prediction.trajectory.turns))
+def recorded(prediction: Prediction) -> Trajectory:
+    """Return the trajectory without wall seconds; passages that stood in its prompt (RAG) become a first
+    turn without text."""
+    turns = prediction.trajectory.turns
+    if prediction.given is not None:
+        turns = (Turn("", "search", prediction.given.request.query, prediction.given, prediction.shown), *turns)
+    return replace(prediction.trajectory, turns=tuple(map(_untimed, turns)))
+
+
+def _untimed(turn: Turn) -> Turn:
+    return turn if turn.retrieval is None else replace(turn, retrieval=replace(turn.retrieval, wall_seconds=0.0))
 
 
 def mark(kept: Collection[str]) -> str:
