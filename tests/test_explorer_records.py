@@ -173,3 +173,12 @@ def test_transcripts_are_shown_as_text_without_tokens():
     assert [text for text, _ in record.segments[0].spans] == ["I say ", "Ada", " now"]
     assert record.segments[0].golden == (False, True, False) and record.scores.em == 1.0
     assert (record.n_searches, record.n_written, record.searches) == (1, 9, ())
+
+
+def test_rows_of_an_evaluation_name_their_own_method():
+    given = Turn("", "search", "who wrote it", trajectory().turns[0].retrieval, "read")
+    table = rollout.trajectories_to_table([trajectory(turns=(given, *trajectory().turns), step=0, sample=0)])
+    (record,) = records.of_table(table.assign(method="rag", seed=4, given=True), Speller(Bytes()))
+    assert record.origin == Origin("04", "rag", 4) and record.group == "04/nq/1"
+    assert [search.turn for search in record.searches] == [-1, 0] and record.n_searches == 2
+    assert (record.reward, record.advantage) == (None, None)

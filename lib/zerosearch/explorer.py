@@ -225,10 +225,11 @@ def _with_tokens(run: str, root: Path, table: pd.DataFrame) -> list[Record]:
     """Return the records of kept trajectories, each decoded with the tokenizer of its own policy."""
     spellers: dict[str, Speller] = {}
     records: list[Record] = []
-    for (method, arm, seed), part in table.groupby(["method", "arm", "seed"], sort=False):
+    for (arm, seed), part in table.groupby(["arm", "seed"], sort=False):
         name = str(_policy(run, root, arm, seed))
-        speller = spellers.setdefault(name, _speller(name))
-        records += explorer_records.of_table(part, speller, Origin("04", method, int(seed)))
+        if name not in spellers:
+            spellers[name] = _speller(name)
+        records += explorer_records.of_table(part, spellers[name])
     return records
 
 
@@ -244,5 +245,6 @@ def _speller(model: str) -> Speller:
     try:
         return Speller(models.load_tokenizer(model))
     except (OSError, ValueError) as error:
-        raise BadInput(f"explorer: expected the tokenizer of model {model}, found: {str(error).splitlines()[0][:300]}. "
+        reason = str(error).splitlines()[0][:300]
+        raise BadInput(f"explorer: expected the tokenizer of model {model}, found: {reason}. "
                        "Check the folder, or run stage 03 of this run again (notebooks/03_curriculum_rl.ipynb)") from error

@@ -179,14 +179,17 @@ def of_scored(
     return of_trajectory(scored.trajectory, speller, origin, scored.reward, advantage)
 
 
-def of_table(table: pd.DataFrame, speller: Speller, origin: Origin) -> list[Record]:
-    """Return one record per row of a table made by ``rollout.to_row``, in order.
+def of_table(table: pd.DataFrame, speller: Speller, origin: Origin | None = None) -> list[Record]:
+    """Return one record per row of a table of whole trajectories, in order.
 
-    Columns reward and advantage (stage 03) and given (stage 04) are used where there are any.
+    origin: of a training's table (stage 03).  None for one made by ``evaluation.kept.split`` (stage 04),
+    whose rows name their method and seed themselves.
     """
     return [
-        of_trajectory(rollout.from_row(row), speller, origin, _number(row, "reward"), _number(row, "advantage"),
-                      bool(row.get("given", False)))
+        of_trajectory(
+            rollout.from_row(row), speller, origin or Origin("04", row["method"], int(row["seed"])),
+            _number(row, "reward"), _number(row, "advantage"), bool(row.get("given", False)),
+        )
         for row in table.to_dict("records")
     ]
 

@@ -410,7 +410,7 @@ async function start() {
   for (const note of data.notes) byId("notes").append(make("li", "", note));
   for (const [name, , on] of TOGGLES) state.on[name] = on;
   state.records = unpack(await inflate(data.gzip));
-  byId("filters-box").open = innerWidth > 760 && innerHeight > 700;
+  byId("filters-box").open = innerWidth > 760 && innerHeight > 760;
   makeFilters();
   showToggles();
   listen();
