@@ -108,11 +108,12 @@ def test_an_empty_run_says_how_to_fill_it(outputs):
         explorer.build("toy")
 
 
-def test_a_lost_tokenizer_is_named(outputs, base):
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"model": ')], ids=["lost", "cut"])
+def test_a_damaged_tokenizer_is_named(outputs, base, damage):
     training("toy", "zerosearch", 0, steps=1)
     folder = artifacts.stage_dir("toy", "03", "zerosearch", 0) / "policy" / "tokenizer"
     for path in folder.iterdir():
-        path.unlink()
-    with pytest.raises(BadInput, match=r"tokenizer of model .*policy.*03_curriculum_rl"):
+        damage(path)
+    with pytest.raises(BadInput, match=r"policy.*expected a tokenizer, found: .*03_curriculum_rl"):
         explorer.build("toy")
     assert not (outputs / "toy" / "trajectories.html").exists()

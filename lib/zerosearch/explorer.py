@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from zerosearch import artifacts, explorer_records, files, seeds
 from zerosearch.display import Html, clean, escape
-from zerosearch.errors import BadInput, MissingInput
+from zerosearch.errors import MissingInput
 from zerosearch.evaluation.kept import TRAJECTORIES as KEPT
 from zerosearch.explorer_records import Origin, Record, Segment, ShownPassage, ShownSearch, Speller
 from zerosearch.microworld import models
@@ -179,7 +179,7 @@ def _of_training(root: Path, n_groups: int, seed: int) -> tuple[list[Record], li
     for path in sorted((root / artifacts.STAGES["03"]).glob("*/seed*/trajectories.parquet")):
         table, arm, k = files.read_table(path), path.parent.parent.name, int(path.parent.name[4:])
         shown = _drawn_groups(table, n_groups, seed)
-        records += explorer_records.of_table(shown, _speller(str(path.parent / "policy")), Origin("03", arm, k))
+        records += explorer_records.of_table(shown, Speller(models.load_tokenizer(str(path.parent / "policy"))), Origin("03", arm, k))
         notes.append(f"Training of {arm}, seed {k}: {len(shown):,} of the {len(table):,} trajectories kept.")
     return records, notes
 
@@ -228,7 +228,7 @@ def _with_tokens(run: str, root: Path, table: pd.DataFrame) -> list[Record]:
     for (arm, seed), part in table.groupby(["arm", "seed"], sort=False):
         name = str(_policy(run, root, arm, seed))
         if name not in spellers:
-            spellers[name] = _speller(name)
+            spellers[name] = Speller(models.load_tokenizer(name))
         records += explorer_records.of_table(part, spellers[name])
     return records
 
@@ -239,12 +239,3 @@ def _policy(run: str, root: Path, arm: str, seed: int) -> str | Path:
         return root / artifacts.STAGES["03"] / arm / f"seed{seed}" / "policy"
     parameters: Mapping[str, Any] = artifacts.read_manifest(run, "04")["parameters"]
     return str(parameters["policy_model"])
-
-
-def _speller(model: str) -> Speller:
-    try:
-        return Speller(models.load_tokenizer(model))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise BadInput(f"explorer: expected the tokenizer of model {model}, found: {reason}. "
-                       "Check the folder, or run stage 03 of this run again (notebooks/03_curriculum_rl.ipynb)") from error

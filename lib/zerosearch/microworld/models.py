@@ -54,7 +54,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
             f"models ({', '.join(RECIPES)}) with `{REBUILD_COMMAND}` or name another model"
         )
     try:
-        tokenizer = load_tokenizer(name)
+        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(folder))
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:300]
@@ -65,11 +65,6 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model alone; OSError or ValueError of the library when it has none."""
-    return AutoTokenizer.from_pretrained(_tokenizer_folder(resolve(name)))
 
 
 def _tokenizer_folder(folder: str) -> str:
@@ -103,6 +98,20 @@ def prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     ids = tokenizer("<search>", add_special_tokens=False).input_ids
     return "micro" if len(ids) == 1 and len(tokenizer) < 5000 else "paper"
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of ``micro/...``, a folder or a hub id, without its model; BadInput if it has none."""
+    try:
+        return AutoTokenizer.from_pretrained(_tokenizer_folder(resolve(name)))
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries have no common one
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise BadInput(
+            f"model {name!r}: expected a tokenizer, found: {reason}; check the folder, or run the stage that made it "
+            "again (stage 03 for a trained policy: notebooks/03_curriculum_rl.ipynb)"
+        ) from error
 
 
 def manifest() -> dict:
