@@ -179,7 +179,8 @@ def _of_training(root: Path, n_groups: int, seed: int) -> tuple[list[Record], li
     for path in sorted((root / artifacts.STAGES["03"]).glob("*/seed*/trajectories.parquet")):
         table, arm, k = files.read_table(path), path.parent.parent.name, int(path.parent.name[4:])
         shown = _drawn_groups(table, n_groups, seed)
-        records += explorer_records.of_table(shown, Speller(models.load_tokenizer(str(path.parent / "policy"))), Origin("03", arm, k))
+        speller = Speller(models.load_tokenizer(str(path.parent / "policy")))
+        records += explorer_records.of_table(shown, speller, Origin("03", arm, k))
         notes.append(f"Training of {arm}, seed {k}: {len(shown):,} of the {len(table):,} trajectories kept.")
     return records, notes
 
