@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Iterator
 
+import browsers
 import pytest
 from hypothesis import settings
 
@@ -18,6 +20,7 @@ settings.load_profile("workbook")
 
 VARIABLE = "ZEROSEARCH_SHARED_DATA"
 _without_data: list[str] = []
+_without_browser: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +46,27 @@ def shared_data(request: pytest.FixtureRequest, _shared_data_folder: Path | None
     pytest.skip(message)
 
 
+@pytest.fixture(scope="session")
+def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Browser | None]:
+    """One browser for all tests, None where the machine has none."""
+    program = browsers.find()
+    found = browsers.Browser(program, tmp_path_factory.mktemp("browser")) if program else None
+    yield found
+    if found is not None:
+        found.close()
+
+
+@pytest.fixture
+def browser(request: pytest.FixtureRequest, _browser: browsers.Browser | None) -> browsers.Browser:
+    """A headless Chromium; where there is none, a test is skipped and counted."""
+    if _browser is None:
+        _without_browser.append(request.node.nodeid)
+        pytest.skip(f"expected a Chromium ({', '.join(browsers.NAMES)}), found none; name one with {browsers.VARIABLE}")
+    _browser.resize(1200, 900)
+    _browser.prefer("light")
+    return _browser
+
+
 @pytest.fixture
 def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in the place of outputs/."""
@@ -52,8 +76,13 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests had no real data to work on."""
+    """Say how many tests had no real data to work on, and how many no browser."""
     if _without_data:
         terminalreporter.write_line(
             f"{len(_without_data)} tests skipped for want of the real data slices; set {VARIABLE} to run them"
+        )
+    if _without_browser:
+        terminalreporter.write_line(
+            f"{len(_without_browser)} tests skipped for want of a Chromium; install one, or name it with "
+            f"{browsers.VARIABLE}, to run them"
         )

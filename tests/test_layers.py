@@ -60,6 +60,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "figures",
         "report",
         "display",
+        "explorer_records",
+        "explorer",
     ),
     (
         "commands", "jobs", "checks", "temporary", "pipeline", "console", "run_log", "stalls", "watch",

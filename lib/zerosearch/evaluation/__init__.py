@@ -3,6 +3,7 @@ statistics turns them into scores with intervals.
 
     methods.py     who answers: direct, cot, rag, search, forced, and trained policies
     runner.py      every question exactly once per method and seed, decoding settings in every row
+    kept.py        whole trajectories of a draw of the questions, for reading
     conditions.py  the engines of other searches: homonyms, corrupted, random, empty, a later world
     robustness.py  the same policies under these conditions
     statistics.py  bootstrap intervals over questions and seeds, and paired comparisons

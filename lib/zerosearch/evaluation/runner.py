@@ -19,13 +19,14 @@ from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Collection, Iterable, Sequence
 
 import pandas as pd
 import torch
 
 from zerosearch import scoring, seeds
 from zerosearch.errors import WorkbookError
+from zerosearch.evaluation import kept as keeping
 from zerosearch.evaluation.methods import Method, Prediction
 from zerosearch.interrupts import StopRequest
 from zerosearch.parts import EventLog, Parts
@@ -42,13 +43,14 @@ class IncompleteEvaluation(WorkbookError):
 
 def evaluate_all(
     methods: Sequence[Method], questions: Sequence[Question], parts: Path, batch_size: int = 256,
-    ledger: EventLog | None = None, on_progress: Progress | None = None,
+    ledger: EventLog | None = None, on_progress: Progress | None = None, kept: Collection[str] = (),
 ) -> pd.DataFrame:
     """Return the predictions of all methods on all questions, in this order, one row each.
 
     parts: folder for finished batches, a stage's ``checkpoints``.
     batch_size: conversations under way at once.  on_progress(label, done, total) counts answered
-    questions over all methods.
+    questions over all methods.  kept: ids of questions whose trajectories are wanted as well, in a column
+    that ``kept.split`` takes out.
     Raises IncompleteEvaluation unless every question is scored exactly once per method and seed, Stopped
     after the batch under way when it was asked to stop.
     """
@@ -57,7 +59,7 @@ def evaluate_all(
     with StopRequest() as stop:
         for number, method in enumerate(methods):
             report = partial(_report, on_progress, number * len(questions), len(methods) * len(questions))
-            table = pd.DataFrame(_rows(method, questions, batch_size, store, ledger, report, stop))
+            table = pd.DataFrame(_rows(method, questions, batch_size, store, ledger, report, stop, kept))
             check_counts(table, questions)
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -65,28 +67,29 @@ def evaluate_all(
 
 def _rows(
     method: Method, questions: Sequence[Question], batch_size: int, store: Parts, ledger: EventLog | None,
-    report: Progress, stop: StopRequest,
+    report: Progress, stop: StopRequest, kept: Collection[str],
 ) -> list[dict[str, Any]]:
     """Return one row per question for one method, from its parts where they are finished."""
-    name = f"{method.label}-seed{method.seed}-{fingerprint(method, questions, batch_size)}"
+    name = f"{method.label}-seed{method.seed}-{fingerprint(method, questions, batch_size)}{keeping.mark(kept)}"
     rows: list[dict[str, Any]] = []
     for start in range(0, len(questions), batch_size):
         chunk = questions[start : start + batch_size]
-        rows += store.rows(f"{name}-{start:06d}", partial(answer_batch, method, chunk, ledger))
+        rows += store.rows(f"{name}-{start:06d}", partial(answer_batch, method, chunk, ledger, kept=kept))
         report(f"{method.label}, seed {method.seed}", len(rows), len(questions))
         stop.check(f"the answers of every finished batch, {len(rows)} of {len(questions)} of {method.label}")
     return rows
 
 
 def answer_batch(
-    method: Method, questions: Sequence[Question], ledger: EventLog | None = None, unit: str | None = None
+    method: Method, questions: Sequence[Question], ledger: EventLog | None = None, unit: str | None = None,
+    kept: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Return one row per question, all under way at once; what it took goes to the ledger under ``unit``."""
     started = time.perf_counter()
     predictions = method.run(questions)
     if ledger is not None:
         meter(ledger, method, predictions, time.perf_counter() - started, unit)
-    return [prediction_row(method, p) for p in predictions]
+    return [prediction_row(method, p) | keeping.cell(p, kept) for p in predictions]
 
 
 def _report(on_progress: Progress | None, before: int, total: int, label: str, done: int, _: int) -> None:

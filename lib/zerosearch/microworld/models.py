@@ -22,8 +22,8 @@ from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.model_files import TOKENIZER_FOLDER
 
 __all__ = [
-    "MICRO_FOLDER", "REBUILD_COMMAND", "RECIPES", "Measure", "build", "load", "manifest", "prompt_template",
-    "resolve", "save",
+    "MICRO_FOLDER", "REBUILD_COMMAND", "RECIPES", "Measure", "build", "load", "load_tokenizer", "manifest",
+    "prompt_template", "resolve", "save",
 ]
 MICRO_FOLDER = artifacts.MICRO_LM
 REBUILD_COMMAND = "./run_all.sh --run rebuild --only 00 --set 00.rebuild_models=true"
@@ -115,6 +115,20 @@ def prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     ids = tokenizer("<search>", add_special_tokens=False).input_ids
     return "micro" if len(ids) == 1 and len(tokenizer) < 5000 else "paper"
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of ``micro/...``, a folder or a hub id, without its model; BadInput if it has none."""
+    try:
+        return AutoTokenizer.from_pretrained(_tokenizer_folder(resolve(name)))
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries have no common one
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise BadInput(
+            f"model {name!r}: expected a tokenizer, found: {reason}; check the folder, or run the stage that made it "
+            "again (stage 03 for a trained policy: notebooks/03_curriculum_rl.ipynb)"
+        ) from error
 
 
 def manifest() -> dict:
