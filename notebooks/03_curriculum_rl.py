@@ -58,7 +58,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from zerosearch import artifacts, display as show, figures
+from zerosearch import artifacts, display as show, explorer, explorer_records, figures
 from zerosearch.curriculum import Curriculum, mean_rise
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
@@ -283,6 +283,19 @@ some = pd.concat([history.head(2), history.iloc[2:-2:fifth], history.tail(2)]).d
 display(show.table(some[columns], digits=3))
 
 # %% [markdown]
+# ### Read what was learned from
+#
+# Some trajectories of every step were kept. Press `3` to colour what the policy wrote by its advantage and `g`
+# to put the samples of one question side by side: same question, different luck, that is all the signal there
+# is. (`?` shows all keys; the whole run in one page stands in `trajectories.html` after notebook 05.)
+
+# %%
+kept = artifacts.read_table(stage.path("trajectories.parquet"))
+origin = explorer_records.Origin("03", arm, seed)
+records = explorer_records.of_table(kept, explorer_records.Speller(tokenizer), origin)
+display(explorer.embed(records, title=f"Training of {arm}, seed {seed}"))
+
+# %% [markdown]
 # ## Did it learn?
 
 # %%
@@ -328,7 +341,8 @@ print(f"sampler against trainer: {history['logprob_gap'].max():.1e} nats per tok
 # %% [markdown]
 # ## The same question after training
 #
-# Same retriever, no noise, new samples.
+# Same retriever, no noise, new samples, and the best of them token by token. Compare it with the one before
+# training: what did nobody teach it?
 
 # %%
 after = try_question(probe, step=steps + 1)
@@ -336,11 +350,6 @@ for name, group in (("before", before), ("after", after)):
     answers = ", ".join(str(s.trajectory.answer) for s in group[:4])
     reward, searches = np.mean([(s.reward, s.trajectory.n_searches) for s in group], axis=0)
     print(f"{name:>6}: reward {reward:.2f}, searches {searches:.1f}, answers {answers} …")
-
-# %% [markdown]
-# The best of them, token by token. Compare it with the one above: what did nobody teach it?
-
-# %%
 best = max(after, key=lambda s: (s.reward, -len(s.trajectory.token_ids)))
 display(show.trajectory(best, tokenizer))
 

@@ -61,8 +61,8 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from zerosearch import artifacts, display as views, figures, published
-from zerosearch.evaluation import QA_METRIC, methods as ways, robustness, runner, statistics
+from zerosearch import artifacts, display as views, explorer, explorer_records, figures, published
+from zerosearch.evaluation import QA_METRIC, kept, methods as ways, robustness, runner, statistics
 from zerosearch.evaluation.conditions import open_condition
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
@@ -194,17 +194,20 @@ for method in everyone(engine)[: len(names)]:
 # ## Answering
 #
 # Greedy decoding unless the parameter says otherwise. The settings stand in every row of the result. A
-# finished method is kept on disk, so a run that was cut off goes on with the next one.
+# finished batch is kept on disk, so a run that was cut off goes on with the next one.
 #
 # The counts, asserted by the runner and shown here: every cell of a column must be the same.
 
 # %%
 parts = stage.path("checkpoints")
+to_keep = {q.id for q in runner.pick(questions, 10, seed)}  # whole trajectories of some questions, for reading
 predictions = runner.evaluate_all(
     everyone(engine), questions, parts, batch_size, stage.ledger,
-    lambda label, done, total: stage.progress(done, total, label),
+    lambda label, done, total: stage.progress(done, total, label), kept=to_keep,
 )
+predictions, whole = kept.split(predictions)
 stage.write_table(predictions, "predictions.parquet")
+stage.write_table(whole, kept.TRAJECTORIES)
 shown = ["method", "seed", "policy", "temperature", "max_searches", "passages_per_query"]
 display(views.table(predictions[shown].drop_duplicates(), "Decoding settings, as stored in the rows"))
 counts = runner.count_table(predictions)
@@ -214,14 +217,13 @@ assert counts.nunique().eq(1).all(), "expected the same questions for every meth
 # %% [markdown]
 # ### Read before you count
 #
-# One question with several hops, as the last policy of the list answered it. Where does each query come
-# from, and does the answer stand in a passage?
+# Ten questions of each set were kept with every token, the same ones for every method (`g` puts the methods
+# side by side, `?` shows all keys). Take a question with several hops: where does each query come from, and
+# does the answer stand in a passage? Filter for what went wrong: did it not search, not find, or not read?
 
 # %%
-several = predictions[predictions["dataset"].isin(["musique", "2wikimultihopqa", "hotpotqa"])]
-example = (several if len(several) else predictions).sort_values(["n_searches", "em"], kind="stable").iloc[-1]
-outcome = f"{example['method']}: {example['prediction']!r}, golden {list(example['golden_answers'])}"
-display(views.transcript(example["transcript"], example["question"], outcome))
+records = explorer_records.of_table(whole, explorer_records.Speller(tokenizer))
+display(explorer.embed(records, title="Evaluation"))
 
 # %% [markdown]
 # ### How trajectories end

@@ -41,7 +41,7 @@ price_book: str = "data/prices.yaml"  # dated prices
 import pandas as pd
 from IPython.display import Markdown, display
 
-from zerosearch import artifacts, costs, figures, published_costs, report
+from zerosearch import artifacts, costs, explorer, figures, published_costs, report
 from zerosearch.display import table
 from zerosearch.prices import PriceBook, Rates
 from zerosearch.training.arms import get_arm
@@ -271,6 +271,7 @@ stage.finish(
     usd={name: round(usd, 6) for name, usd in totals.items()}, kwh=round(float(spent["kwh"].sum()), 5),
 )
 print("written to", stage.dir)
+print("trajectories, token by token:", explorer.build(run))
 print("the whole run in one page:", report.write(run))
 
 # %% [markdown]

@@ -76,7 +76,7 @@ def test_every_stage_left_what_it_promises(smoke: Path) -> None:
         "03_rl/zerosearch/seed0": ("policy/config.json", "metrics.jsonl", "trajectories.parquet"),
         "04_evaluate": (
             "predictions.parquet", "scores.parquet", "scores.csv", "averages.csv", "comparisons.csv",
-            "condition_predictions.parquet", "condition_scores.csv", "condition_averages.csv", "freshness.csv",
+            "kept_trajectories.parquet", "condition_predictions.parquet", "condition_scores.csv", "condition_averages.csv", "freshness.csv",
         ),
         "05_cost": ("costs.parquet",),
     }
@@ -84,6 +84,8 @@ def test_every_stage_left_what_it_promises(smoke: Path) -> None:
         for name in (*names, "manifest.json"):
             assert (smoke / folder / name).is_file(), f"{folder}/{name}"
     assert (smoke / "report.html").stat().st_size > 100_000
+    assert 'href="trajectories.html"' in (smoke / "report.html").read_text()
+    assert 50_000 < (smoke / "trajectories.html").stat().st_size < 2_000_000
     assert len(list((smoke / "notebooks").glob("*.ipynb"))) == 6
     assert len(list(smoke.rglob("figures/*.png"))) >= 10
 

@@ -8,13 +8,12 @@ import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
+import quickjs
 from explorer_toys import HOSTILE, LONG, mixed, record
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,35 +155,11 @@ def setting() -> str:
 
 
 @pytest.fixture(scope="module")
-def node(setting: str) -> Iterator[Ask | None]:
-    """Node, which answers one expression per line; None where there is none."""
-    program = shutil.which("node")
-    if program is None:
-        yield None
-        return
-    loop = "require('readline').createInterface({input: process.stdin}).on('line', (line) => console.log(JSON.stringify(eval(line))));"
-    process = subprocess.Popen([program, "-e", f"{setting}\n{loop}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def answer(expression: str) -> Any:
-        process.stdin.write(expression + "\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
-
-    yield answer
-    process.stdin.close()
-    process.wait(timeout=20)
-
-
-@pytest.fixture
-def ask(request: pytest.FixtureRequest, node: Ask | None, setting: str) -> Ask:
-    """Return what gives the value of an expression about ``rows``, the six records of ``mixed``.
-
-    Node runs it where there is one, otherwise a browser; where there is neither, the test is skipped and counted.
-    """
-    if node is not None:
-        return node
-    browser = request.getfixturevalue("browser")
-    return lambda expression: browser.value(f"(() => {{{setting}\nreturn {expression};}})()")
+def ask(setting: str) -> Ask:
+    """Return what gives the value of an expression about ``rows``, the six records of ``mixed``."""
+    engine = quickjs.Context()
+    engine.eval(setting)
+    return lambda expression: json.loads(engine.eval(f"JSON.stringify({expression})"))
 
 
 def test_outcomes_and_noise_of_the_records(ask):

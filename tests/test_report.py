@@ -11,6 +11,7 @@ import small_run
 
 from zerosearch import artifacts, report
 from zerosearch.errors import MissingInput
+from zerosearch.explorer import EXPLORER
 
 VOID = {"meta", "img", "br", "link", "hr"}
 
@@ -104,6 +105,16 @@ def test_links_lead_to_the_executed_notebooks_and_to_sections(page):
     assert "notebooks/04%20evaluate%20%3Cb%3E.ipynb" in links
     ids = {attrs["id"] for _, attrs in reader.tags if "id" in attrs}
     assert {link[1:] for link in links if link.startswith("#")} <= ids
+
+
+def test_a_page_of_trajectories_is_linked_where_there_is_one(page, tmp_path, monkeypatch):
+    assert EXPLORER not in page[0]
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
+    small_run.write("toy")
+    (artifacts.run_dir("toy") / EXPLORER).write_text("<p></p>")
+    reader = Reader()
+    reader.feed(report.write("toy").read_text(encoding="utf-8"))
+    assert EXPLORER in [attrs["href"] for attrs in reader.all("a")]
 
 
 def test_dark_pages_small_screens_and_paper_are_served(page):

@@ -156,6 +156,7 @@ def results(folder: Path) -> list[str]:
     scores, costs = folder / artifacts.STAGES["04"], folder / artifacts.STAGES["05"]
     wanted = [
         ("report", [folder / "report.html"]),
+        ("reading", [folder / "trajectories.html"]),
         ("scores", sorted(scores.glob("scores.*"))),
         ("costs", sorted(costs.glob("costs.*"))),
         ("figures", sorted({path.parent for path in folder.rglob("figures/*.png")})),

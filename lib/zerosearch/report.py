@@ -22,6 +22,7 @@ from PIL import Image
 
 from zerosearch import artifacts, display, figures, files
 from zerosearch.errors import MissingInput
+from zerosearch.explorer import EXPLORER
 
 REPORT = "report.html"
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -104,7 +105,7 @@ def render(run: str) -> str:
     return environment.get_template("report.html.j2").render(
         run=run, written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), headline=headline,
         stages=sections, results=_results(root), times=_times(manifests), notebooks=_notebooks(root),
-        facts=_facts(newest), versions=_versions(manifests, newest),
+        explorer=EXPLORER if (root / EXPLORER).is_file() else None, facts=_facts(newest), versions=_versions(manifests, newest),
     )
 
 
