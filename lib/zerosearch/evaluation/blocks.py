@@ -12,6 +12,8 @@ import pandas as pd
 
 from zerosearch.errors import WorkbookError
 
+AVERAGE = "average"  # the unweighted mean of the sets, in the place of a set's name
+
 
 class UnpairedQuestions(WorkbookError):
     """Methods to be compared were not evaluated on the same questions."""
@@ -43,6 +45,12 @@ def value_blocks(predictions: pd.DataFrame, metrics: Sequence[str]) -> dict[str,
             "run notebook 04 again for the missing ones"
         )
     return blocks
+
+
+def sizes(blocks: dict[str, pd.DataFrame]) -> dict[str, int]:
+    """Return the number of questions of each set, and of all sets together for the average."""
+    own = {name: len(block) for name, block in blocks.items()}
+    return {**own, AVERAGE: sum(own.values())}
 
 
 def _unpaired(dataset: str, block: pd.DataFrame) -> UnpairedQuestions:

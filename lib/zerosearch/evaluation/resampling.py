@@ -7,8 +7,8 @@ sets, seeds of different methods independently.  Same seed, same draws, whatever
 What such a draw can say about seeds is limited by their number S.  The variance that it gives them is
 (S - 1) / S of the sample variance, and its percentiles cannot leave the range of the seeds seen: where
 all luck is the seed's, the 95 % interval of three seeds is their lowest to their highest value, which
-holds the truth 3 times in 4.  ``comparing`` uses a t quantile there.  Called by ``statistics`` and
-``comparing``.
+holds the truth 3 times in 4.  ``comparison`` uses a t quantile there.  Called by ``statistics`` and
+``comparison``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import pandas as pd
 from scipy.stats import DegenerateDataWarning, bootstrap
 
 from zerosearch import seeds
+from zerosearch.evaluation.blocks import AVERAGE
 
-AVERAGE = "average"
 _BATCH = 250  # resamples held in memory at once
 
 IntervalMethod = Literal["percentile", "BCa"]
@@ -100,12 +100,6 @@ def means_over_seeds(blocks: dict[str, pd.DataFrame]) -> dict[str, pd.Series]:
     """Return for each set, and for the average, the mean of every (method, metric) over questions and seeds."""
     made = {name: block.mean().groupby(level=["method", "metric"]).mean() for name, block in blocks.items()}
     return {**made, AVERAGE: sum(made[name] for name in sorted(made)) / len(made)}
-
-
-def sizes(blocks: dict[str, pd.DataFrame]) -> dict[str, int]:
-    """Return the number of questions of each set, and of all sets together for the average."""
-    own = {name: len(block) for name, block in blocks.items()}
-    return {**own, AVERAGE: sum(own.values())}
 
 
 def hierarchical_draws(blocks: dict[str, pd.DataFrame], n_resamples: int, seed: int) -> dict[str, pd.DataFrame]:

@@ -7,7 +7,7 @@ with several seeds, the bootstrap is hierarchical and draws the seeds too, so th
 kinds of luck.  All seeds answered the same questions, hence seeds and questions are drawn crosswise: one
 draw of questions for all seeds, one draw of seeds for all questions and sets.  (With three seeds the part
 that comes from them is still rough, and about a fifth too narrow; ``seed_spread`` shows them singly, and
-``comparing.comparison_report`` uses a t quantile there.)
+``comparison.comparison_report`` uses a t quantile there.)
 
 The average over the sets is unweighted and its resampling is stratified: every resample keeps each set at
 its own size.  Two methods are compared on the same questions, so what is resampled is the difference
@@ -25,9 +25,9 @@ from typing import Sequence
 import numpy as np
 import pandas as pd
 
-from zerosearch.evaluation.blocks import UnpairedQuestions, value_blocks
+from zerosearch.evaluation.blocks import AVERAGE, UnpairedQuestions, sizes, value_blocks
 from zerosearch.evaluation.resampling import (
-    AVERAGE, IntervalMethod, differences, estimates, hierarchical_draws, means_over_seeds, percentiles, sizes,
+    IntervalMethod, differences, estimates, hierarchical_draws, means_over_seeds, percentiles,
 )
 
 __all__ = [
