@@ -52,7 +52,8 @@ def overlap_counts(table: pd.DataFrame, evaluated: Sequence[Question]) -> pd.Dat
     """
     strongest = table.drop_duplicates("eval_id")  # the table is sorted, strongest first
     n = pd.Series([q.dataset for q in evaluated], dtype=object).value_counts(sort=False)
-    found = pd.crosstab(strongest["dataset"], strongest["kind"]).reindex(index=n.index, columns=list(KINDS), fill_value=0)
+    found = pd.crosstab(strongest["dataset"], strongest["kind"])
+    found = found.reindex(index=n.index, columns=list(KINDS), fill_value=0)
     return found.assign(n=n).rename_axis(columns=None).rename_axis("dataset").reset_index()[["dataset", "n", *KINDS]]
 
 
