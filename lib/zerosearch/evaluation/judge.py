@@ -208,8 +208,8 @@ def _post(client: httpx.Client, settings: JudgeSettings, body: dict[str, object]
         raise _Again("malformed") from None
     except ValueError as error:  # e.g. a key with a letter that no header may hold
         raise JudgeFailed(
-            f"judge: expected an address and a key that can be sent, found otherwise ({type(error).__name__}); check the "
-            f"address {_host(settings.url)} and the variable {settings.key_variable}"
+            f"judge: expected an address and a key that can be sent, found otherwise ({type(error).__name__}); check "
+            f"the address {_host(settings.url)} and the variable {settings.key_variable}"
         ) from None
 
 
