@@ -62,7 +62,7 @@ def measure(n_resamples: int, repeats: int) -> pd.DataFrame:
     seconds = {name: [cpu_seconds(step) for _ in range(repeats)] for name, step in steps.items()}
     seconds["all"] = [sum(times) for times in zip(*seconds.values(), strict=True)]
     versions = {name: environment.installed_version(name) for name in LIBRARIES}
-    machine = {key: environment.machine()[key] for key in ("python", "platform", "cpu")}
+    machine = {key: environment.machine()[key] for key in ("python", "cpu")}
     about = {"rows": len(predictions), "resamples": n_resamples, "repeats": repeats, **machine, **versions}
     return pd.DataFrame([
         {
