@@ -31,7 +31,8 @@ SETTINGS = RolloutSettings(
 ROW_COLUMNS = {
     "method", "arm", "seed", "dataset", "question_id", "question", "golden_answers", "prediction", "em",
     "cover_em", "f1", "n_searches", "n_turns", "n_tokens", "stop_reason", "error", "answer_in_passages",
-    "gold_in_passages", "gold_shown", "transcript", "policy", "retriever", "temperature", "sampling_seed",
+    "gold_in_passages", "gold_shown", "transcript", "valid_actions", "searches_needed", "outcome",
+    "policy", "retriever", "temperature", "sampling_seed",
     "max_searches", "passages_per_query", "max_turn_tokens", "max_observation_tokens", "max_total_tokens",
 }
 

@@ -1,13 +1,25 @@
 """Evaluation with the real engine: methods produce predictions, the runner stores and counts them,
 statistics turns them into scores with intervals.
 
-    methods.py     who answers: direct, cot, rag, search, forced, and trained policies
-    runner.py      every question exactly once per method and seed, decoding settings in every row
-    kept.py        whole trajectories of a draw of the questions, for reading
-    conditions.py  the engines of other searches: homonyms, corrupted, random, empty, a later world
-    robustness.py  the same policies under these conditions
-    statistics.py  bootstrap intervals over questions and seeds, and paired comparisons
-    qa_metric/     EM, cover EM and F1 as one local module of the ``evaluate`` library
+    methods.py        who answers: direct, cot, rag, search, forced, and trained policies
+    runner.py         every question exactly once per method and seed, decoding settings in every row
+    kept.py           whole trajectories of a draw of the questions, for reading
+    row_facts.py      columns of a row that no score shows: valid actions, searches needed, where it failed
+    conditions.py     the engines of other searches: homonyms, corrupted, random, empty, a later world
+    robustness.py     the same policies under these conditions
+    blocks.py         predictions as paired values, refused where they are not paired
+    resampling.py     bootstrap draws over questions and seeds
+    statistics.py     scores with intervals over questions and seeds, and paired differences
+    paired_tests.py   McNemar, sign flips, Welch over seeds, Holm
+    precision.py      standard error, t interval, equivalence and detectable difference in closed form
+    comparison.py     one report on pairs of methods, with verdicts in plain words
+    subsets.py        what fewer questions would have said
+    overlap.py        training questions that come back in the evaluation
+    calibration.py    does a policy search when it must?
+    pass_at_k.py      pass@k of sampled answers
+    judge.py          a language model as a second judge; verdict_store.py keeps its verdicts
+    recorded_runs.py  recorded Search-R1 runs, and why their scores differ from ours
+    qa_metric/        EM, cover EM and F1 as one local module of the ``evaluate`` library
 """
 
 from __future__ import annotations

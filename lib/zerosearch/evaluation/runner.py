@@ -28,6 +28,7 @@ from zerosearch import scoring, seeds
 from zerosearch.errors import WorkbookError
 from zerosearch.evaluation import kept as keeping
 from zerosearch.evaluation.methods import Method, Prediction
+from zerosearch.evaluation.row_facts import row_facts
 from zerosearch.interrupts import StopRequest
 from zerosearch.parts import EventLog, Parts
 from zerosearch.questions import evaluation_questions
@@ -103,6 +104,7 @@ def prediction_row(method: Method, prediction: Prediction) -> dict[str, Any]:
     prediction: the answer the policy wrote, None without one.  em, cover_em, f1 in [0, 1].
     n_tokens: tokens that the policy wrote.  answer_in_passages: the prediction stands in a retrieved
     passage; gold_in_passages: a golden answer does; gold_shown: also after the cut to the token budget.
+    valid_actions, searches_needed, outcome: see ``row_facts``.
     The remaining columns are the decoding settings that were in force.
     """
     trajectory, question = prediction.trajectory, prediction.trajectory.question
@@ -119,7 +121,7 @@ def prediction_row(method: Method, prediction: Prediction) -> dict[str, Any]:
         "gold_in_passages": any(scoring.contains_answer(t, golden) for t in texts),
         "gold_shown": scoring.contains_answer(prediction.shown, golden),
         "transcript": "".join(turn.text + turn.observation for turn in trajectory.turns),
-        **decoding(method),
+        **row_facts(prediction), **decoding(method),
     }
 
 

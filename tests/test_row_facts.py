@@ -1,0 +1,248 @@
+"""Where an answer failed, told from trajectories written by hand; searching by need; samples by hand."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_statistics import one
+
+from zerosearch.errors import ConfigError, MissingInput
+from zerosearch.evaluation.calibration import CALIBRATION_COLUMNS, search_calibration
+from zerosearch.evaluation.methods import Prediction
+from zerosearch.evaluation.pass_at_k import PASS_COLUMNS, pass_at_k, pass_at_k_table
+from zerosearch.evaluation.row_facts import (
+    NEED_COLUMNS, OUTCOME_COLUMNS, OUTCOMES, outcome, outcome_table, row_facts, search_need_table,
+)
+from zerosearch.microworld.world import build_questions, build_world
+from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, Trajectory, Turn
+
+HOPS = [
+    {"subject": "Silver Harbor", "relation": "director", "object": "Ada Lund", "sentence": "x"},
+    {"subject": "Ada Lund", "relation": "birthplace", "object": "Port Amber", "sentence": "y"},
+]
+TWO_HOPS = Question(
+    "q", "musique", "where was the director of Silver Harbor born", ("Port Amber",), metadata={"hops": HOPS}
+)
+OPEN = Question("q", "nq", "who directed the film Silver Harbor", ("Ada Lund",))
+
+
+def made(
+    question: Question, searches: list[tuple[str, str]], answer: str | None, shown: str | None = None, stop: str = "",
+    error: str | None = None,
+) -> Prediction:
+    """Return a prediction: searches (query, text of its passage), then an answer, or a message without action."""
+    turns = []
+    for query, text in searches:
+        passages = (Passage("p", "", text),) if text else ()
+        found = Retrieval(SearchRequest(query, question), passages, "bm25", error=error)
+        observation = f"<information>\n {text}\n</information>"
+        turns.append(Turn(f"<search> {query}</search>", "search", query, found, observation))
+    if not error:
+        turns.append(Turn("...", "answer", answer) if answer is not None else Turn("hm", "none", ""))
+    stop = stop or ("answer" if answer is not None else "no_action")
+    trajectory = Trajectory(
+        question, (1,), (2,), (True,), (0.0,), tuple(turns), stop, answer, error=error  # type: ignore[arg-type]
+    )
+    return Prediction(trajectory, shown="".join(t.observation for t in turns) if shown is None else shown)
+
+
+ABOUT, BORN = "Ada Lund directed Silver Harbor.", "Ada Lund was born in Port Amber."
+CASES = {
+    "right": [
+        made(OPEN, [("director of Silver Harbor", ABOUT)], "Ada Lund"), made(OPEN, [], "ada lund."),
+        made(TWO_HOPS, [("tea", "Tea is a drink.")], "Port Amber"),  # a lucky guess is right, not a wrong query
+    ],
+    "engine failed": [made(OPEN, [("film", "")], None, stop="retriever_error", error="timeout")],
+    "format": [
+        made(OPEN, [("film", ABOUT)], None), made(OPEN, [], "---"), made(OPEN, [], "The"),
+        made(OPEN, [("film", ABOUT)], None, stop="max_searches"), made(OPEN, [], None, stop="length"),
+    ],
+    "misread": [
+        made(OPEN, [("film", ABOUT)], "Silver Harbor"),
+        made(TWO_HOPS, [("director of Silver Harbor", ABOUT), ("birthplace of Ada Lund", BORN)], "Ada Lund"),
+        made(OPEN, [("tea", ABOUT)], "Tea"),  # shown by luck, and not taken
+    ],
+    "no search": [made(OPEN, [], "Hugo Falk"), made(TWO_HOPS, [], "yes")],
+    "wrong query": [
+        made(OPEN, [("tea", "Tea is a drink.")], "Tea"),
+        made(OPEN, [("who is the", "Tea is a drink.")], "Tea"),  # function words are no content
+        made(TWO_HOPS, [("director of Silver Harbor", ABOUT)], "Ada Lund"),  # the second fact was never asked for
+        made(TWO_HOPS, [("birthplace of Silver Harbor", "Silver Harbor is a film.")], "Silver Harbor"),
+    ],
+    "missed in passages": [
+        made(OPEN, [("Silver Harbor film", "Silver Harbor is a film.")], "Hugo Falk"),
+        made(OPEN, [("film of last year", "")], "Hugo Falk"),  # nothing came back
+        made(OPEN, [("film", ABOUT)], "Hugo Falk", shown="<information>\n Ada\n</information>"),  # cut off
+        made(TWO_HOPS, [("birthplace of Ada Lund", "Ada Lund is a director.")], "Ada Lund"),
+        made(OPEN, [("tea", "Hugo Falk drinks tea."), ("Hugo Falk", "Hugo Falk acts.")], "x"),  # from a passage
+    ],
+}
+
+
+@pytest.mark.parametrize(("expected", "case"), [(name, case) for name, cases in CASES.items() for case in cases])
+def test_outcomes_by_hand(expected: str, case: Prediction) -> None:
+    assert outcome(case) == expected
+
+
+def test_every_outcome_has_a_case_and_no_other_exists() -> None:
+    assert tuple(CASES) == OUTCOMES
+
+
+def test_outcomes_cover_every_combination_of_causes() -> None:
+    """Whatever a trajectory holds, exactly one outcome is returned."""
+    texts, answers = ("", ABOUT, "Tea is a drink."), (None, "---", "Ada Lund", "Hugo Falk")
+    found = [
+        outcome(made(question, [(query, text)] * n, answer))
+        for question, query, text, n, answer in product(
+            (OPEN, TWO_HOPS), ("tea", "director of Silver Harbor"), texts, (0, 1, 2), answers
+        )
+    ]
+    assert set(found) <= set(OUTCOMES) and len(set(found)) == 6
+
+
+def test_a_comparison_needs_any_of_its_facts() -> None:
+    """The golden answer is no fact's object: a query for one of the compared facts is the right thing to ask."""
+    years = {"Red": "1990", "Blue": "1980"}
+    hops = [{"subject": s, "relation": "release year", "object": y, "sentence": ""} for s, y in years.items()]
+    question = Question("q", "2wikimultihopqa", "which is older, Red or Blue?", ("Blue",), metadata={"hops": hops})
+    assert outcome(made(question, [("release year of Red", "Red is a film of 1990.")], "Red")) == "missed in passages"
+    assert outcome(made(question, [("director of Red", "Red is a film.")], "Red")) == "wrong query"
+
+
+def test_given_passages_count_as_a_search() -> None:
+    """RAG: the question is the query, so it cannot be a wrong one."""
+    given = Retrieval(SearchRequest(OPEN.question, OPEN), (Passage("p", "", "Tea."),), "bm25")
+    own = made(OPEN, [], "Tea", shown="Tea.")
+    assert outcome(Prediction(own.trajectory, given, "Tea.")) == "missed in passages"
+
+
+def test_row_facts_by_hand() -> None:
+    facts = row_facts(made(TWO_HOPS, [("director of Silver Harbor", ABOUT)], None))
+    assert facts == {"valid_actions": 0.5, "searches_needed": 2, "outcome": "format"}
+    failed = Trajectory(OPEN, (), (), (), (), (), "retriever_error", error="timeout")
+    assert row_facts(Prediction(failed)) == {"valid_actions": None, "searches_needed": None, "outcome": "engine failed"}
+
+
+def test_the_worlds_own_queries_are_never_wrong() -> None:
+    """Questions of every family: asking for each gold fact in turn leads to the answer."""
+    questions = build_questions(build_world(0), 5, 5)
+    for question in questions:
+        hops = question.metadata["hops"]
+        queries = [(f"{hop['relation']} of {hop['subject']}", "") for hop in hops]
+        assert outcome(made(question, queries, "no such answer")) == "missed in passages"
+        assert row_facts(made(question, queries, "x"))["searches_needed"] == len(hops)
+
+
+def rows(**columns: object) -> pd.DataFrame:
+    same = {"method": "search", "dataset": "nq", "seed": 0, "policy": "base", "max_searches": 3}
+    return pd.DataFrame({**same, **columns})
+
+
+def test_outcome_table_lists_all_and_adds_up() -> None:
+    table = outcome_table(pd.concat([
+        rows(outcome=["right", "misread", "misread", "format"]),
+        rows(outcome=["no search"]).assign(method="a", dataset="popqa"),
+    ]))
+    assert list(table.columns) == OUTCOME_COLUMNS and len(table) == 2 * len(OUTCOMES)
+    assert list(table["method"].drop_duplicates()) == ["search", "a"]
+    assert one(table, method="search", outcome="misread")[["n", "share"]].tolist() == [2, 0.5]
+    assert one(table, method="search", outcome="wrong query")[["n", "share"]].tolist() == [0, 0.0]
+    assert (table.groupby("method")["share"].sum() == 1.0).all()
+
+
+def test_search_need_table_by_hand() -> None:
+    table = search_need_table(pd.concat([
+        rows(searches_needed=[2, 2, 1, None], n_searches=[1, 3, 1, 5], em=[0.0, 1.0, 1.0, 1.0]),
+        rows(searches_needed=[1], n_searches=[0], em=[0.0]).assign(method="direct", max_searches=0),
+    ]))
+    assert list(table.columns) == NEED_COLUMNS
+    assert table.to_numpy().tolist() == [["search", 1, 1, 1.0, 1.0, 1.0], ["search", 2, 2, 2.0, 0.5, 0.5]]
+
+
+def test_older_predictions_are_refused() -> None:
+    for make in (outcome_table, search_need_table):
+        with pytest.raises(MissingInput, match="made by an earlier version.*--only 04"):
+            make(rows(em=[1.0]))
+
+
+# -- calibration of searching ---------------------------------------------------------------------
+
+
+def calibration_rows(policy: str = "base") -> pd.DataFrame:
+    """Four questions, direct knows 0 and 1; ``search`` searches for 1, 2 and 3."""
+    ids = [f"nq/{i}" for i in range(4)]
+    direct = rows(question_id=ids, em=[1.0, 1.0, 0.0, 0.0], n_searches=0).assign(method="direct", max_searches=0)
+    search = rows(question_id=ids, em=[1.0, 0.0, 1.0, 0.0], n_searches=[0, 1, 2, 1]).assign(policy=policy)
+    return pd.concat([direct, search])
+
+
+def test_calibration_by_hand() -> None:
+    table = search_calibration(calibration_rows())
+    assert list(table.columns) == CALIBRATION_COLUMNS and list(table["dataset"]) == ["nq", "all"]
+    row = one(table, dataset="nq")
+    assert row["known_from"] == "direct, same policy" and (row["n_known"], row["n_unknown"]) == (2, 2)
+    assert row[["searched_known", "searched_unknown", "gap"]].tolist() == [0.5, 1.0, 0.5]
+    assert row[["searches_known", "searches_unknown", "em_known", "em_unknown"]].tolist() == [0.5, 1.5, 0.5, 0.5]
+
+
+def test_a_trained_policy_is_judged_by_what_the_untrained_one_knew() -> None:
+    row = one(search_calibration(calibration_rows("arm/seed0")), dataset="all")
+    assert row["known_from"] == "direct, untrained policy" and row["gap"] == 0.5
+
+
+def test_all_counts_every_question_once() -> None:
+    table = calibration_rows()
+    other = table.assign(dataset="popqa", question_id=table["question_id"].str.replace("nq", "popqa"))
+    table = search_calibration(pd.concat([calibration_rows(), other.query("question_id == 'popqa/0'")]))
+    assert one(table, dataset="all")[["n_known", "n_unknown"]].tolist() == [3, 2]
+    popqa = one(table, dataset="popqa")
+    assert popqa["n_unknown"] == 0 and np.isnan(popqa["searched_unknown"]) and np.isnan(popqa["gap"])
+
+
+def test_calibration_refuses_what_it_cannot_know() -> None:
+    table = calibration_rows()
+    with pytest.raises(MissingInput, match="method 'direct', found none"):
+        search_calibration(table[table["method"] != "direct"])
+    with pytest.raises(MissingInput, match="found 1 that it has not"):
+        search_calibration(table.iloc[1:])
+
+
+# -- pass@k ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "k", "expected"),
+    [
+        (5, 0, 1, 0.0), (5, 5, 3, 1.0), (5, 2, 1, 0.4), (5, 2, 2, 1 - 3 / 10), (5, 2, 3, 1 - 1 / 10), (5, 2, 4, 1.0),
+        (10, 3, 5, 1 - 21 / 252), (1, 1, 1, 1.0), (200, 1, 100, 0.5),
+    ],
+)
+def test_pass_at_k_by_hand(n: int, c: int, k: int, expected: float) -> None:
+    assert pass_at_k(n, c, k) == pytest.approx(expected)
+
+
+def test_pass_at_k_is_unbiased_where_the_power_is_not() -> None:
+    """Six samples, each right with chance 0.3: the mean of the estimate is 1 - 0.7^3 exactly."""
+    chances = [(c, 0.3**c * 0.7 ** (6 - c) * w) for c, w in enumerate((1, 6, 15, 20, 15, 6, 1))]
+    assert sum(p * pass_at_k(6, c, 3) for c, p in chances) == pytest.approx(1 - 0.7**3)
+    assert sum(p * (1 - (1 - c / 6) ** 3) for c, p in chances) < 1 - 0.7**3 - 0.01
+
+
+def test_pass_at_k_table() -> None:
+    table = pd.concat([
+        rows(question_id=["a"] * 4 + ["b"] * 4, em=[1.0, 0, 0, 0, 0, 0, 0, 0]),
+        rows(question_id=["a"], em=[1.0]).assign(seed=1),
+    ])
+    made_table = pass_at_k_table(table, (1,))
+    assert list(made_table.columns) == PASS_COLUMNS
+    assert made_table[["seed", "value", "n", "samples"]].to_numpy().tolist() == [[0, 0.125, 2, 4], [1, 1.0, 1, 1]]
+    assert one(pass_at_k_table(table.head(8), (2,)), k=2)["value"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(3, 1, 4), (3, 4, 1), (3, 1, 0), (3, -1, 1)])
+def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
+    with pytest.raises(ConfigError, match="1 <= k <= samples"):
+        pass_at_k(n, c, k)
