@@ -69,6 +69,8 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
             settings.steps, batch_size=1, learning_rate=settings.learning_rate, seed=settings.seed,
             max_grad_norm=settings.max_grad_norm, save_every=settings.save_every,
         )
+        for named in (model.config, model.generation_config):
+            named.pad_token_id = tokenizer.pad_token_id  # as GRPOTrainer does; left to transformers it is a warning
         super().__init__(
             model=model, args=sft_arguments(tuned, folder), processing_class=tokenizer, data_collator=list,
             train_dataset=Dataset.from_dict({"step": list(range(1, settings.steps + 1))}),
