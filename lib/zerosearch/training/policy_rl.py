@@ -258,8 +258,8 @@ def check_questions(
     """Refuse evaluation questions, a curriculum of another length, and greedy decoding (ValueError)."""
     evaluation = [q.id for q in questions if q.split != "train"]
     if evaluation:
-        raise ValueError(f"policy RL: expected training questions, found {evaluation[0]!r} of split 'eval'")
+        raise ValueError(f"policy training: expected training questions, found {evaluation[0]!r} of split 'eval'")
     if curriculum.total_steps != settings.steps:
         raise ValueError(f"curriculum: expected {settings.steps} steps, found {curriculum.total_steps}")
     if rollout_settings.temperature <= 0:
-        raise ValueError("policy RL: expected a sampling temperature above 0, found greedy decoding (0)")
+        raise ValueError("policy training: expected a sampling temperature above 0, found greedy decoding (0)")

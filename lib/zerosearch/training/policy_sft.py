@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
@@ -58,12 +59,13 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Sequence[Trajectory]],
-        settings: RLSettings, folder: Any, probe: Callable[[int], ScoredBatch],
+        settings: RLSettings, folder: Path, probe: Callable[[int], ScoredBatch],
         on_step: Callable[[StepReport], None], fingerprint: Mapping[str, Any] | None = None,
     ):
         self.lessons, self.settings, self.probe = lessons, settings, probe
         self.on_step, self.fingerprint = on_step, dict(fingerprint or {})
         self.training_seconds = self._entropy_sum = 0.0
+        self._n_tokens = 0
         self._report: StepReport | None = None
         tuned = SFTSettings(
             settings.steps, batch_size=1, learning_rate=settings.learning_rate, seed=settings.seed,
