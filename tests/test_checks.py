@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from zerosearch import checks
+from zerosearch import artifacts, checks, profiles
 from zerosearch.profiles import Needs
 
 NOTHING = Needs(memory_gib=0, disk_gib=0, gpus=0, minutes=1)
@@ -64,20 +65,71 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_questions_and_corpus(tmp_path: Path) -> None:
     corpus = tmp_path / "passages.txt"
-    assert checks.question_problems(None, None) == []
-    assert "expected both" in checks.question_problems(tmp_path, None)[0]
-    assert len(checks.question_problems(tmp_path, corpus)) == 2
-    corpus.write_text("")
-    (tmp_path / "nq.jsonl").write_text("")
-    assert checks.question_problems(tmp_path, corpus) == []
+    assert checks.question_problems(None, None) == ([], [])
+    assert "expected both" in checks.question_problems(tmp_path, None)[0][0]
+    assert len(checks.question_problems(tmp_path / "none", corpus)[0]) == 2
+    corpus.write_text('{"id": 1, "text": "Ada Falk wrote it."}\n')
+    asked = [{"id": i, "question": f"q{i}", "golden_answers": [answer]} for i, answer in enumerate(["Falk", "Berg"])]
+    (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    problems, notes = checks.question_problems(tmp_path, corpus, train_fraction=0.0)
+    assert "expected some that train, found none" in problems[0] and notes == []
+    (tmp_path / "popqa_train.jsonl").write_text('{"id": 1, "question": "q9", "golden_answers": ["x"]}\n')
+    problems, notes = checks.question_problems(tmp_path, corpus)
+    assert problems == [] and notes[0].startswith("--corpus: a golden answer of 50% of the 2 evaluation questions")
+    assert str(corpus) in notes[0]
 
 
-def test_missing_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_s_own_share_and_seed_decide_the_split(tmp_path: Path) -> None:
+    """What passes here passes in stage 00: one question of nq trains with 0.5, none with 0.1."""
+    asked = [{"id": i, "question": f"q{i}", "golden_answers": ["a"]} for i in range(2)]
+    (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text('{"id": 1, "text": "a b"}\n')
+    assert checks.question_problems(tmp_path, corpus, train_fraction=0.5)[0] == []
+    assert checks.question_problems(tmp_path, corpus, train_fraction=0.1)[0] != []
+
+
+def test_of_a_very_large_corpus_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_CORPUS_BYTES", 100)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("".join(f'{{"id": {i}, "text": "passage"}}\n' for i in range(10)) + "damaged\n")
+    asked = [{"id": i, "question": f"q{i}", "golden_answers": ["x"]} for i in range(5)]
+    (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    problems, notes = checks.question_problems(tmp_path, corpus)
+    assert problems == [] and f"of the beginning of {corpus}" in notes[0]
+    monkeypatch.setattr(checks, "MAX_CORPUS_BYTES", 10_000)
+    assert f"{corpus}:11" in checks.question_problems(tmp_path, corpus)[0][0]
+
+
+def test_models_are_looked_at_for_the_stages_that_run() -> None:
+    settings = profiles.load("smoke", {"02.simulator_model": "micro/simulator-medum", "04.policy_model": "Some/Model"})
+    damaged, absent = checks.model_problems(settings, artifacts.STAGES)
+    assert "02.simulator_model" in damaged[0] and "did you mean 'micro/simulator-medium'" in damaged[0]
+    assert "04.policy_model" in absent[0] and "`hf download Some/Model`" in absent[0]
+    assert checks.model_problems(settings, ["00", "01", "03", "05"]) == ([], [])
+
+
+def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.notebook_problems() == []
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(tmp_path))
     (tmp_path / "04_evaluate.ipynb").write_text("")
-    assert len(checks.notebook_problems()) == 5
+    (tmp_path / "05_cost_comparison.ipynb").write_text('{"cells": [{}], "metadata": {}}')
+    problems = checks.notebook_problems()
+    assert len(problems) == 6 and all("`git checkout notebooks`" in problem for problem in problems)
+    assert "04_evaluate.ipynb:1: expected a JSON document" in problems[4]
+    assert "05_cost_comparison.ipynb: expected cells" in problems[5]
 
 
 def test_price_book(tmp_path: Path) -> None:
     assert checks.price_book_problems("data/prices.yaml") == []
     assert "found none at" in checks.price_book_problems(str(tmp_path / "mine.yaml"))[0]
+
+
+def test_a_damaged_corpus_is_told_beside_questions_that_overlap(tmp_path: Path) -> None:
+    row = '{"id": 1, "question": "q", "golden_answers": ["a"]}\n'
+    (tmp_path / "nq.jsonl").write_text(row)
+    (tmp_path / "nq_train.jsonl").write_text(row)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("damaged\n")
+    (problem,) = checks.question_problems(tmp_path, corpus)[0]
+    assert "nq_train/1 asks the same as nq/1" in problem and f"{corpus}:1: expected a JSON object" in problem

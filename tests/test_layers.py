@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
     (
         "schema",
         "seeds",
+        "plain_text",
         "errors",
         "files",
         "processes",
@@ -29,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "stage_parameters",
         "profiles",
         "notebook_files",
+        "model_files",
     ),
     (
         "retrievers",
@@ -41,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "microworld",
         "questions",
         "rows",
+        "file_forms",
     ),
     ("rollout",),
     (
@@ -58,7 +61,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "report",
         "display",
     ),
-    ("jobs", "checks", "pipeline", "console", "notebook_runner", "options", "verify", "compare_runs", "cli"),
+    (
+        "commands", "jobs", "checks", "temporary", "pipeline", "console", "run_log", "stalls", "watch",
+        "notebook_runner", "options", "verify", "compare_runs", "cli",
+    ),
 )
 # Modules that stand higher than the rest of their package: they let bases and sentinels play.
 LIFTED = {"microworld.abilities": "evaluation", "microworld.bases": "evaluation", "microworld.sentinels": "evaluation"}

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from zerosearch.errors import BadInput, MissingInput
 from zerosearch.questions import (
-    draw_training_share, evaluation_questions, load_corpus, load_questions_dir, read_corpus, read_questions,
+    answerable_share, draw_training_share, evaluation_questions, load_corpus, load_own, load_questions_dir,
+    read_corpus, read_questions,
     split_counts, training_questions, write_corpus, write_questions,
 )
 from zerosearch.schema import Passage, Question
+from zerosearch.scoring import contains_answer
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
 METADATA = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), st.integers() | TEXT, max_size=2)
@@ -97,11 +99,12 @@ def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
         load_questions_dir(tmp_path)
     found = [problem.removeprefix(str(tmp_path) + "/") for problem in caught.value.problems]
     assert [f.split(" ")[0] for f in found] == [
-        "a.jsonl:2:", "a.jsonl:3:", "a.jsonl:4:", "a.jsonl:4:", "a.jsonl:5:", "a.jsonl:6:", "a.jsonl:7:",
+        "a.jsonl:", "a.jsonl:2:", "a.jsonl:3:", "a.jsonl:4:", "a.jsonl:4:", "a.jsonl:5:", "a.jsonl:6:", "a.jsonl:7:",
         "b.jsonl:1:", "b.jsonl:2:",
     ]
-    for text, part in zip(found, ("line 1 again", "[]", "question", "golden_answers", "object", "bad JSON", "0xe9",
-                                  '"Paris"', '" "'), strict=True):
+    parts = ("iconv -f LATIN1", "line 1 again", "[]", "question", "golden_answers", "object", "bad JSON", "0xe9",
+             '"Paris"', '" "')
+    for text, part in zip(found, parts, strict=True):
         assert part in text
     assert '"golden_answers": ["..."]' in str(caught.value)
 
@@ -174,3 +177,48 @@ def test_corpus_problems(tmp_path: Path) -> None:
         load_corpus(path)
     with pytest.raises(MissingInput, match="--corpus FILE"):
         load_corpus(tmp_path / "none.jsonl")
+
+
+def test_problems_of_questions_and_passages_come_together(tmp_path: Path) -> None:
+    put(tmp_path / "nq.jsonl", [{"id": 1}])
+    corpus = put(tmp_path / "corpus.txt", [{"id": 1}])
+    with pytest.raises(BadInput) as caught:
+        load_own(tmp_path, corpus)
+    assert [p.split(": ")[0] for p in caught.value.problems] == [f"{tmp_path}/nq.jsonl:1"] * 2 + [f"{corpus}:1"]
+
+
+def test_limits_of_a_reader_s_own_files(tmp_path: Path) -> None:
+    """At the limit a text is accepted, one character more is refused with its place and size."""
+    for more, fine in ((0, True), (1, False)):
+        row = {"id": "i" * (200 + more), "question": "q" * (10_000 + more), "golden_answers": ["a" * (1_000 + more)]}
+        put(tmp_path / "nq_train.jsonl", [row])
+        put(tmp_path / "nq.jsonl", rows(1))
+        if fine:
+            assert len(load_questions_dir(tmp_path)) == 2
+            continue
+        with pytest.raises(BadInput, match="1: question: expected at most 10,000 characters, found 10,001") as caught:
+            load_questions_dir(tmp_path)
+        assert len(caught.value.problems) == 3
+
+
+def test_a_run_s_own_ids_may_be_longer_than_a_reader_s(tmp_path: Path) -> None:
+    """They hold the name of the set too: what was accepted before the run is accepted by every stage."""
+    questions = [Question("s" * 100 + "/" + "i" * 200, "s" * 100, "q", ("a",))]
+    assert read_questions(write_questions(tmp_path / "questions.jsonl", questions)) == questions
+
+
+def test_the_share_of_answerable_questions_by_hand() -> None:
+    passages = [Passage("1", "The Grey Harp", "Ada Falk wrote it in 1935."), Passage("2", "", "New York City")]
+    asked = [Question(str(i), "nq", "q", answers) for i, answers in enumerate(
+        [("Ada Falk",), ("grey harp!",), ("Falk Ada",), ("35",), ("nobody", "New York"), ("---",), ("York New",),
+         ("harp Ada",)]
+    )]
+    assert answerable_share(asked, passages) == 4 / 8  # the last runs from a title into the text: one passage, one text
+    assert answerable_share([], passages) == 1.0 and answerable_share(asked[:1], []) == 0.0
+
+
+def test_the_share_agrees_with_the_metric_on_real_data(shared_data: Path) -> None:
+    asked = load_questions_dir(shared_data / "qa")[::40]
+    passages = load_corpus(shared_data / "corpus" / "passages.jsonl")[::20]
+    slow = [any(contains_answer(f"{p.title} {p.text}", q.golden_answers) for p in passages) for q in asked]
+    assert 0 < sum(slow) < len(slow) and answerable_share(asked, passages) == sum(slow) / len(slow)

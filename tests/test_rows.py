@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerosearch.errors import MissingInput
-from zerosearch.rows import MAX_SHOWN, Lines, Row
+from zerosearch.rows import MAX_LINE_BYTES, MAX_SHOWN, Lines, Row
 
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8,
 )
 
@@ -108,3 +110,63 @@ def test_any_json_gives_a_value_or_a_complaint(value: object) -> None:
     results = found.text("x"), found.answers("x"), found.key("x")
     faulty = sum(not result for result in results)
     assert len(found.faults) == faulty
+
+
+def test_a_file_of_another_encoding_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"id": 1}\n' * 500, encoding="utf-16")
+    lines = Lines(path)
+    assert list(lines) == [] and len(lines.listing()) == 1
+    assert f"iconv -f UTF-16 -t UTF-8 {path} > {path}.new" in lines.listing()[0]
+
+
+def test_the_command_against_another_encoding_works(tmp_path: Path) -> None:
+    path = tmp_path / "a name with blanks.jsonl"
+    for encoding in ("utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"):
+        sign = "€" if encoding == "cp1252" else "é"
+        path.write_bytes(f'{{"id": "{sign}"}}\n'.encode(encoding))
+        lines = Lines(path)
+        assert list(lines) == []
+        command = lines.listing()[0].split("`")[1]
+        subprocess.run(command, shell=True, check=True)
+        assert [r.key("id") for r in Lines(tmp_path / f"{path.name}.new")] == [sign], encoding
+
+
+def test_one_damaged_byte_beside_utf_8_is_no_other_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_bytes('{"id": "é"}\n'.encode() + b'{"id": "\xe9"}\n')
+    lines = Lines(path)
+    assert len(list(lines)) == 1 and lines.listing() == [f"{path}:2: expected UTF-8, found byte 0xe9 at column 9"]
+
+
+def test_a_line_of_100_mb_is_refused_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"id": 1}\n{"id": 2, "text": "')
+        file.seek(100_000_000)
+        file.write(b'"}\n{"id": 3}\n')
+    lines = Lines(path)
+    tracemalloc.start()
+    found = [r.key("id") for r in lines]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == ["1", "3"] and peak < 8 * MAX_LINE_BYTES
+    (problem,) = lines.problems
+    assert problem.startswith(f"{path}:2: expected lines of at most 1 MiB, found ") and "95.4 MiB" in problem
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1])
+def test_the_limit_of_a_line_is_what_it_says(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "f.jsonl"
+    around = len('{"id": ""}\n')
+    path.write_text(f'{{"id": "{"x" * (MAX_LINE_BYTES + size - around)}"}}\n{{"id": "2"}}\n')
+    assert path.stat().st_size == MAX_LINE_BYTES + size + 12
+    lines = Lines(path)
+    assert len(list(lines)) == (1 if size > 0 else 2) and len(lines.problems) == (1 if size > 0 else 0)
+
+
+def test_only_the_beginning_of_a_file_may_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"id": 1}\n' * 10)
+    assert len(list(Lines(path, max_bytes=25))) == 3
+    assert len(list(Lines(path, max_bytes=100))) == 10

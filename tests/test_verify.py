@@ -325,7 +325,7 @@ def test_an_unfinished_run(published: Path, capsys: pytest.CaptureFixture[str], 
 def test_a_damaged_table_is_named(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (artifacts.run_dir("mine") / "04_evaluate" / "scores.parquet").write_bytes(b"PAR1 no table")
     assert verify.main(["mine"]) == 2
-    assert "scores.csv: expected the table of a finished run" in capsys.readouterr().err
+    assert "scores.parquet: expected a table, found " in capsys.readouterr().err
 
 
 def test_the_command_itself_shows_no_traceback(outputs: Path) -> None:

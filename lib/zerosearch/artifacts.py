@@ -44,8 +44,10 @@ __all__ = [
     "read_ledgers",
     "read_manifest",
     "read_table",
+    "recorded_profile",
     "replace_folder",
     "require",
+    "rerun_command",
     "run_dir",
     "shown",
     "stage_dir",
@@ -73,6 +75,7 @@ NOTEBOOKS = {
 }
 PER_ARM = ("03",)  # stages with one folder per arm and seed
 MANIFEST, ATTEMPT = "manifest.json", "attempt.json"
+MANIFEST_KEYS = {"stage": str, "parameters": dict, "results": dict, "inputs": dict, "outputs": dict}
 LOCK = ".stage.lock"
 _KEPT = ("cache", ASIDE, LOCK)  # names (by their beginning) that outlive an attempt
 _NOT_RESULTS = ("cache", ASIDE, "checkpoints", LEDGER, ATTEMPT, MANIFEST, "progress.", LOCK)
@@ -131,8 +134,9 @@ def require(run: str, stage: str, name: str, arm: str | None = None, seed: int |
 
 
 def read_manifest(run: str, stage: str, arm: str | None = None, seed: int | None = None) -> dict[str, Any]:
-    """Return the manifest of a finished stage; MissingInput when it has not finished."""
-    return files.read_json(require(run, stage, MANIFEST, arm, seed))
+    """Return the manifest of a finished stage; MissingInput when it has not finished, BadInput if damaged."""
+    path = require(run, stage, MANIFEST, arm, seed)
+    return files.read_object(path, MANIFEST_KEYS, rerun_command(run, stage))
 
 
 def read_ledgers(run: str) -> pd.DataFrame:
@@ -269,11 +273,8 @@ class Stage:
 
     def _continues(self) -> bool:
         """Say whether the folder holds a cut-off attempt with these parameters, models and unchanged inputs."""
-        attempt_file = self.path(ATTEMPT)
-        if not attempt_file.is_file():
-            return False
-        attempt = files.read_json(attempt_file)
-        if attempt["state"] != "running" or attempt["parameters"] != self.parameters:
+        attempt = files.find_object(self.path(ATTEMPT), {"state": str, "parameters": dict, "inputs": dict})
+        if attempt is None or attempt["state"] != "running" or attempt["parameters"] != self.parameters:
             return False
         if attempt.get("models") != self.models:
             return False
@@ -283,7 +284,8 @@ class Stage:
 
     def _start_afresh(self) -> None:
         """Empty the folder, keeping caches and setting the old ledger aside."""
-        self.dir.mkdir(parents=True, exist_ok=True)
+        with files.disk_problems(self.dir):
+            self.dir.mkdir(parents=True, exist_ok=True)
         ledger = self.path(LEDGER)
         if ledger.exists():
             aside(ledger).parent.mkdir(exist_ok=True)
@@ -321,9 +323,8 @@ def restore(run: str, stage: str, arm: str | None = None, seed: int | None = Non
 
 def finished(run: str, stage: str, arm: str | None = None, seed: int | None = None) -> bool:
     """Say whether the last attempt in a stage's folder finished, whatever became of its manifest."""
-    file = stage_dir(run, stage, arm, seed) / ATTEMPT
-    attempt = files.read_json(file) if file.is_file() else {}
-    return attempt.get("state") == "finished" and "manifest" in attempt
+    attempt = files.find_object(stage_dir(run, stage, arm, seed) / ATTEMPT, {"state": str})
+    return attempt is not None and attempt["state"] == "finished" and isinstance(attempt.get("manifest"), dict)
 
 
 def base_models(parameters: Mapping[str, Any]) -> dict[str, str]:
@@ -338,8 +339,24 @@ def _now() -> str:
 
 
 def _profile_of(run: str) -> str:
-    settings = run_dir(run) / "settings.json"
-    return files.read_json(settings)["profile"] if settings.is_file() else "smoke"
+    return recorded_profile(run) or "smoke"
+
+
+def recorded_profile(run: str) -> str | None:
+    """Return the profile a run was made with: of its settings, or else of a manifest; None for a new run."""
+    settings = files.find_object(run_dir(run) / "settings.json", {"profile": str})
+    if settings is not None:
+        return settings["profile"]
+    paths = sorted(path for stage in STAGES.values() for path in (run_dir(run) / stage).rglob(MANIFEST))
+    made = (files.find_object(path, {"parameters": dict}) for path in paths)
+    found = (manifest["parameters"].get("profile") for manifest in made if manifest is not None)
+    return next((profile for profile in found if isinstance(profile, str)), None)
+
+
+def rerun_command(run: str, stage: str) -> str:
+    """Return the words that tell how a stage is run again, for messages about its damaged files."""
+    profile = recorded_profile(run) or "NAME"
+    return f"run its stage again with `./run_all.sh --run {run} --profile {profile} --from {stage}`"
 
 
 def shown(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The check before a run: packages, memory, disk, GPUs, notebooks and the user's own files.
+"""The check before a run: packages, memory, disk, GPUs, notebooks, models, prices and the user's own files.
 
 Nothing heavy is imported: versions are read from the installed distributions' records.  Every problem
 is one sentence with the command that mends it; all of them are reported together.
@@ -10,15 +10,20 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Iterable
 
 import psutil
 from packaging.requirements import Requirement
 
-from zerosearch import artifacts
+from zerosearch import artifacts, files, model_files
 from zerosearch.environment import installed_version
-from zerosearch.profiles import Needs
+from zerosearch.errors import WorkbookError
+from zerosearch.prices import PriceBook
+from zerosearch.profiles import Needs, Settings
+from zerosearch.questions import check_own
 
 DISTRIBUTION = "zerosearch-workbook"
+MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
 GIB = 2**30
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -75,41 +80,102 @@ def memory_warning(needs: Needs) -> str | None:
 
 
 def notebook_problems() -> list[str]:
-    """Return the notebooks that are not where the Snakefile expects them."""
-    paths = [artifacts.notebook_path(stage) for stage in artifacts.STAGES]
+    """Return the notebooks that are not where the Snakefile expects them, or are damaged."""
+    return [problem for stage in artifacts.STAGES for problem in _notebook(artifacts.notebook_path(stage))]
+
+
+def _notebook(path: Path) -> list[str]:
+    fix = "restore it with `git checkout notebooks`"
+    if not path.is_file():
+        return [f"notebook: expected {path}, found none; {fix}"]
+    try:
+        cells = files.read_object(path, {"cells": list, "metadata": dict}, fix)["cells"]
+    except WorkbookError as error:
+        return [f"notebook: {error}"]
+    whole = all(isinstance(cell, dict) and {"cell_type", "metadata", "source"} <= set(cell) for cell in cells)
+    wanted = "cells with a type, metadata and a source"
+    return [] if whole else [f"notebook: {path}: expected {wanted}, found others; {fix}"]
+
+
+def question_problems(
+    questions: Path | None, corpus: Path | None, train_fraction: float = 0.2, seed: int = 0
+) -> tuple[list[str], list[str]]:
+    """Return (problems, notes) of ``--questions DIR`` and ``--corpus FILE``: what stage 00 would say of them.
+
+    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  train_fraction,
+    seed: of the run, for the same split into training and evaluation.
+    """
+    if (questions is None) != (corpus is None):
+        return [
+            "--questions and --corpus: expected both (questions need passages to search), found one of them; "
+            "add the other one"
+        ], []
+    if questions is None or corpus is None:
+        return [], []
+    problems = []
+    if not questions.is_dir():
+        problems.append(
+            f"--questions: expected a folder with files named <set>.jsonl, found none at {questions}; give a folder"
+        )
+    if not corpus.is_file():
+        problems.append(
+            f"--corpus: expected a passages file (id, title, text per line), found none at {corpus}; give a file"
+        )
+    if problems:
+        return problems, []
+    try:
+        n_evaluated, share = check_own(questions, corpus, train_fraction, seed, MAX_CORPUS_BYTES)
+    except WorkbookError as error:
+        return [str(error)], []
+    return [], _coverage_notes(n_evaluated, share, corpus)
+
+
+def _coverage_notes(n_evaluated: int, share: float, corpus: Path) -> list[str]:
+    """Return a note about evaluation questions that no passage answers; those can only be guessed."""
+    part = "the beginning of " if corpus.stat().st_size > MAX_CORPUS_BYTES else ""
+    if share == 1.0:
+        return []
     return [
-        f"notebook: expected {path}, found none; restore it with `git checkout notebooks`"
-        for path in paths
-        if not path.is_file()
+        f"--corpus: a golden answer of {share:.0%} of the {n_evaluated:,} evaluation questions stands in a passage of "
+        f"{part}{corpus}; the others cannot be found by searching"
     ]
 
 
-def question_problems(questions: Path | None, corpus: Path | None) -> list[str]:
-    """Return what is wrong with ``--questions DIR`` and ``--corpus FILE``, as far as names show it."""
-    if (questions is None) != (corpus is None):
-        return [
-            "--questions and --corpus: expected both (questions need passages to search), found one of them"
-        ]
-    problems = []
-    if questions is not None and not (questions.is_dir() and any(questions.glob("*.jsonl"))):
-        problems.append(
-            f"--questions: expected a folder with files named <set>.jsonl, found none at {questions}"
-        )
-    if corpus is not None and not corpus.is_file():
-        problems.append(
-            f"--corpus: expected a passages file (id, title, text per line), found none at {corpus}"
-        )
-    return problems
+def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return (damaged, absent) models that these stages name: files to mend, and hub models to download first.
+
+    Shipped models that the run itself builds anew are not looked at.
+    """
+    stages = list(stages)
+    named: dict[str, list[str]] = {}
+    for stage in stages:
+        for name, value in settings.stage(stage).items():
+            if name.endswith("_model"):
+                named.setdefault(value, []).append(f"{stage}.{name}")
+    rebuilt = "00" in stages and settings.stage("00")["rebuild_models"]
+    damaged: list[str] = []
+    absent: list[str] = []
+    for model, places in named.items():
+        if rebuilt and model in model_files.shipped():
+            continue
+        on_disk = model.startswith("micro/") or model_files.is_path(model)
+        found = model_files.name_problems(model, settings.source.offline)
+        (damaged if on_disk else absent).extend(f"{', '.join(places)}: {problem}" for problem in found)
+    return damaged, absent
 
 
 def price_book_problems(price_book: str) -> list[str]:
-    """Return a complaint when the price book (relative to the project) is not there."""
+    """Return what is wrong with the price book (relative to the project): absent, not YAML, bad or missing entries."""
     path = artifacts.REPO / price_book
-    return (
-        []
-        if path.is_file()
-        else [f"05.price_book: expected a YAML file of dated prices, found none at {path}"]
-    )
+    if not path.is_file():
+        return [
+            f"05.price_book: expected a YAML file of dated prices, found none at {path}; restore data/prices.yaml "
+            "with `git checkout data/prices.yaml`, or give another file with --set 05.price_book=FILE"
+        ]
+    try:
+        return [f"05.price_book: {problem}" for problem in PriceBook.load(path).missing()]
+    except WorkbookError as error:
+        return [f"05.price_book: {error}"]
 
 
 def usable_memory_gib() -> float:

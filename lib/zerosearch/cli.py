@@ -1,7 +1,8 @@
 """The command line behind ``./run_all.sh``: options in, checked settings, Snakemake, results.
 
 Everything a user can get wrong is found before the first notebook starts.  Exit codes: 0 finished,
-1 a stage failed, 2 an option or value is wrong, 3 something is missing on this machine, 130 interrupted.
+1 a stage failed, 2 an option, value or file is wrong, 3 something is missing on this machine (or its disk is
+full), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,39 +15,26 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Sequence
 
-from zerosearch import artifacts, checks, console, files, pipeline, profiles
-from zerosearch.errors import ConfigError, WorkbookError, did_you_mean, unknown_name
+from zerosearch import artifacts, checks, commands, console, files, pipeline, profiles, watch
+from zerosearch.errors import ConfigError, NotReady, did_you_mean, unknown_name
 from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
+from zerosearch.plain_text import clean
 from zerosearch.progress import clock
-
-
-INTERRUPTED = 130  # the exit code of a command that was asked to end
-
-
-class NotReady(WorkbookError):
-    """This machine or this folder lacks something that a run needs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the options ask and return the exit code; a user never sees a traceback."""
-    try:
+
+    def work() -> int:
         with _signals_as_interrupts():
             return _dispatch(parse(arguments))
-    except NotReady as error:
-        return _complain(str(error), 3)
-    except WorkbookError as error:
-        return _complain(str(error), 2)
-    except KeyboardInterrupt as stop:
-        return _complain("\n".join([*stop.args, "stopped; the same command goes on from here"]), INTERRUPTED)
-    except Exception as error:
-        log = files.write_atomic(artifacts.outputs_dir() / "logs" / "cli.log", traceback.format_exc())
-        return _complain(f"{type(error).__name__}: {error}; the traceback stands in {log}", 1)
+
+    return commands.ended(work)
 
 
 def _dispatch(options: Options) -> int:
@@ -62,16 +50,38 @@ def _dispatch(options: Options) -> int:
     folder = artifacts.run_dir(settings.run)
     _check_same_profile(options, folder)
     selection = pipeline.Selection(options.from_stage, options.only)
-    problems = checks.package_problems() + checks.notebook_problems()
-    problems += checks.question_problems(options.questions, options.corpus)
-    problems += checks.price_book_problems(settings.stage("05")["price_book"])
-    too_small = checks.machine_problems(settings.source.needs, folder)
+    problems, too_small, notes = _check(options, settings, folder, selection)
     _refuse(problems if options.dry_run else problems + too_small)
-    notes = too_small or filter(None, [checks.memory_warning(settings.source.needs)])
-    print("".join(f"note: {note}\n" for note in notes), end="")
+    print(clean("".join(f"note: {note}\n" for note in [*too_small, *notes])), end="")
     if options.dry_run:
         return _dry_run(settings, folder, selection)
-    return _run(settings, folder, selection) or (_verify(settings) if options.verify else 0)
+    return _run(settings, folder, selection, options.command) or (_verify(settings) if options.verify else 0)
+
+
+def _check(
+    options: Options, settings: profiles.Settings, folder: Path, selection: pipeline.Selection
+) -> tuple[list[str], list[str], list[str]]:
+    """Return (problems, what this machine lacks, notes) of a call: everything that can be known before it starts.
+
+    What the machine lacks is no hindrance to a dry run: another one may have it.
+    """
+    first = settings.stage("00")
+    data, notes = checks.question_problems(
+        options.questions, options.corpus, first["train_fraction"], first["seed"]
+    )
+    damaged, absent = checks.model_problems(settings, _stages_of(selection))
+    problems = checks.package_problems() + checks.notebook_problems() + data + damaged
+    problems += checks.price_book_problems(settings.stage("05")["price_book"])
+    too_small = checks.machine_problems(settings.source.needs, folder)
+    warning = checks.memory_warning(settings.source.needs)
+    return problems, too_small + absent, notes + ([warning] if warning and not too_small else [])
+
+
+def _stages_of(selection: pipeline.Selection) -> list[str]:
+    """Return the stages that a call is about."""
+    if selection.only:
+        return [selection.only]
+    return [stage for stage in artifacts.STAGES if stage >= (selection.from_stage or "")]
 
 
 def _settings(options: Options) -> profiles.Settings:
@@ -96,8 +106,7 @@ def _settings(options: Options) -> profiles.Settings:
 
 def _profile_of(run: str | None) -> str | None:
     """Return the profile that an existing run was made with; to verify it, its name is enough."""
-    file = artifacts.run_dir(run) / "settings.json" if run else None
-    return files.read_json(file)["profile"] if file and file.is_file() else None
+    return artifacts.recorded_profile(run) if run else None
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -107,9 +116,9 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def _check_same_profile(options: Options, folder: Path) -> None:
     """A run keeps its profile: without this, forgetting --profile would redo it with another one."""
-    if options.profile is None and not options.verify and (folder / "settings.json").is_file():
-        made_with = files.read_json(folder / "settings.json")["profile"]
-        if made_with != "laptop":
+    if options.profile is None and not options.verify:
+        made_with = artifacts.recorded_profile(folder.name)
+        if made_with not in (None, "laptop"):
             raise ConfigError(
                 f"run {folder.name!r}: expected the profile it was made with, {made_with!r}, found none "
                 f"(which means laptop); add --profile {made_with}, or choose another name with --run"
@@ -129,6 +138,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "seeds": list(settings.seeds),
         "cores": source.cores,
         "offline": source.offline,
+        "grace_seconds": source.grace_seconds,
         "expected_seconds": source.expected_seconds,
         "python": sys.executable,
         "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
@@ -157,12 +167,12 @@ def _dry_run(settings: profiles.Settings, folder: Path, selection: pipeline.Sele
     return 0
 
 
-def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> int:
+def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection, command: str) -> int:
     """Run what is stale and show it; return 0, or 1 when a stage failed."""
     started = time.time()
     with pipeline.RunLock(folder):
         file, wanted = folder / "settings.json", run_settings(settings)
-        before = files.read_json(file) if file.is_file() else {}
+        before = files.find_object(file, {"stages": dict, "code": dict, "models": dict}) or {}
         files.write_json(file, wanted)
         _check_inputs(folder, file, selection, settings)
         _point_latest(folder)
@@ -173,12 +183,19 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
             print("everything is up to date; results:\n" + "\n".join(console.results(folder)))
             return 0
         due = [item.job.name for item in planned if item.reason]
-        with console.Display(planned, settings.source.expected_seconds) as display:
+        with (
+            console.Display(planned, settings.source.expected_seconds) as display,
+            watch.Watch(display, folder, settings.source, command) as watcher,
+        ):
             try:
-                outcome = pipeline.execute(folder, file, selection, display.watch)
+                outcome = pipeline.execute(folder, file, selection, watcher.look)
             except KeyboardInterrupt:
-                _note_call(folder, time.time() - started, pipeline.Outcome(INTERRUPTED, 0.0), due)
+                _note_call(folder, time.time() - started, pipeline.Outcome(commands.INTERRUPTED, 0.0), due)
                 raise KeyboardInterrupt(*display.endings(pipeline.Board(folder))) from None
+            except watch.OutOfSpace:
+                _note_call(folder, time.time() - started, pipeline.Outcome(watch.OutOfSpace.exit_code, 0.0), due)
+                raise
+            watcher.ended(outcome.exit_code)
         failures = display.endings(pipeline.Board(folder))
         wall = time.time() - started
         _note_call(folder, wall, outcome, due)
@@ -187,7 +204,7 @@ def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selectio
             "\n".join(failures)
             or f"Snakemake stopped:\n{pipeline.last_words(folder / 'logs' / 'snakemake.log')}"
         )
-        return _complain(f"{message}\nfinished stages are kept; the same command goes on from here", 1)
+        return commands.complain(f"{message}\nfinished stages are kept; the same command goes on from here", 1)
     print(f"finished in {clock(wall)}, at most {outcome.peak_rss_mib / 1024:.1f} GiB of memory; results:")
     print("\n".join(console.results(folder)))
     return 0
@@ -230,8 +247,10 @@ def _note_call(folder: Path, wall: float, outcome: pipeline.Outcome, started_job
         "exit_code": outcome.exit_code,
         "notebooks": started_jobs,
     }
-    with (folder / "calls.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / "calls.jsonl"
+    cut_off = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")  # by a full disk: keep the next line apart
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut_off + json.dumps(row) + "\n")
 
 
 def _point_latest(folder: Path) -> None:
@@ -300,11 +319,6 @@ def _signals_as_interrupts() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _complain(message: str, code: int) -> int:
-    print(message, file=sys.stderr, flush=True)
-    return code
 
 
 if __name__ == "__main__":

@@ -17,24 +17,25 @@ from typing import Mapping, Sequence
 
 from tokenizers import Tokenizer
 
-from zerosearch import artifacts, files
+from zerosearch import artifacts, commands, files
 from zerosearch.comparing import facts, outputs
 from zerosearch.comparing.facts import Manifest
 from zerosearch.comparing.trajectories import Decode, Difference
-from zerosearch.errors import MissingInput, WorkbookError
+from zerosearch.errors import MissingInput
 from zerosearch.options import Parser
+from zerosearch.plain_text import clean
 
 Found = list[tuple[str, Difference]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the two named runs and return the exit code; a user never sees a traceback."""
-    try:
+
+    def work() -> int:
         options = _parser().read(arguments)
         return compare(options.run_a, options.run_b)
-    except WorkbookError as error:
-        print(error, file=sys.stderr)
-        return 2
+
+    return commands.ended(work)
 
 
 def compare(run_a: str, run_b: str) -> int:
@@ -54,7 +55,7 @@ def compare(run_a: str, run_b: str) -> int:
     for stage in sorted({*made[0], *made[1]}):
         found = _stage(stage, run_a, run_b, made)
         state = "differs" if found else "finished" if stage.startswith("05") else "same"
-        print(f"  {state:<8}  {stage}{_names(found)}", flush=True)
+        print(clean(f"  {state:<8}  {stage}{_names(found)}"), flush=True)
         first = first or ((stage, found) if found else None)
     if first:
         _print_first(*first)
@@ -104,13 +105,13 @@ def _commits(a: Mapping[str, Manifest], b: Mapping[str, Manifest]) -> list[str]:
 def _notebooks(run_a: str, run_b: str) -> list[str]:
     """Return the stages whose notebooks held other code, as far as both runs recorded it."""
     paths = [artifacts.run_dir(run) / "settings.json" for run in (run_a, run_b)]
-    a, b = (files.read_json(path).get("code", {}) if path.is_file() else {} for path in paths)
+    a, b = ((files.find_object(path, {"code": dict}) or {"code": {}})["code"] for path in paths)
     other = [stage for stage in a if stage in b and a[stage] != b[stage]]
     return [f"notebook {artifacts.NOTEBOOKS[stage]} was changed" for stage in other if stage in artifacts.NOTEBOOKS]
 
 
 def _print_reasons(name: str, differences: Sequence[str]) -> None:
-    print(f"{name}: {'; '.join(differences) if differences else 'the same, as far as recorded'}")
+    print(clean(f"{name}: {'; '.join(differences) if differences else 'the same, as far as recorded'}"))
 
 
 def _stage(stage: str, run_a: str, run_b: str, made: tuple[dict[str, Manifest], dict[str, Manifest]]) -> Found:
@@ -158,8 +159,8 @@ def _names(found: Found) -> str:
 
 def _print_first(stage: str, found: Found) -> None:
     name, difference = found[0]
-    print(f"first difference: {', '.join(filter(None, (stage, name, difference.where)))}")
-    print("".join(f"  {sentence}\n" for sentence in difference.what), end="")
+    print(clean(f"first difference: {', '.join(filter(None, (stage, name, difference.where)))}"))
+    print(clean("".join(f"  {sentence}\n" for sentence in difference.what)), end="")
     names = [name for name, _ in found]
     if name == outputs.METRICS and stage.startswith(artifacts.STAGES["03"]) and outputs.TRAJECTORIES not in names:
         print("  the stored trajectories all agree: it arose in one that was not stored, or in the update")

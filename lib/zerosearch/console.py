@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -19,6 +19,7 @@ from rich.text import Text
 from zerosearch import artifacts, files
 from zerosearch.jobs import Board, Job, Status
 from zerosearch.pipeline import Planned
+from zerosearch.plain_text import clean
 from zerosearch.processes import alive
 from zerosearch.progress import clock
 
@@ -27,6 +28,7 @@ STYLES = {
     "done": "green",
     "up to date": "green",
     "running": "bold cyan",
+    "stalled": "bold yellow",
     "failed": "bold red",
     "stopped": "red",
 }
@@ -44,11 +46,12 @@ class Line:
 
     def cells(self) -> list[str]:
         """Return number, name, arm and seed, state, time and the latest word."""
+        word = clean(self.word)  # it may quote what a model wrote
         name = artifacts.NOTEBOOKS[self.job.stage][3:].replace("_", " ")
         which = f"{self.job.arm} seed {self.job.seed}" if self.job.arm else ""
         elapsed = clock(self.seconds) if self.seconds is not None else ""
-        about = f"of about {clock(self.expected)}" if self.state in ("running", "waiting") else ""
-        return [self.job.stage, name, which, self.state, " ".join(filter(None, (elapsed, about))), self.word]
+        about = f"of about {clock(self.expected)}" if self.state in ("running", "stalled", "waiting") else ""
+        return [self.job.stage, name, which, self.state, " ".join(filter(None, (elapsed, about))), word]
 
     def text(self) -> str:
         """Return the cells as one aligned line."""
@@ -57,7 +60,10 @@ class Line:
 
 
 class Display:
-    """Shows the jobs of one call.  Use as a context manager; give ``watch`` to ``pipeline.execute``."""
+    """Shows the jobs of one call.  Use as a context manager; ``watch.Watch`` calls it.
+
+    stalled: jobs that are to be shown as such instead of running.
+    """
 
     def __init__(
         self, planned: Sequence[Planned], expected: Mapping[str, float], console: Console | None = None
@@ -65,6 +71,7 @@ class Display:
         self.planned, self.expected = planned, expected
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.started = time.time()
+        self.stalled: set[Job] = set()
         self.shown: dict[Job, tuple[str, float]] = {}  # job -> (state, when its line was last printed)
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
@@ -78,9 +85,16 @@ class Display:
         if self.live:
             self.live.stop()
 
-    def watch(self, board: Board) -> None:
-        """Draw the present state."""
-        lines = [self.line(planned, board) for planned in self.planned]
+    def lines(self, board: Board) -> list[Line]:
+        """Return how all jobs stand now."""
+        return [self.line(planned, board) for planned in self.planned]
+
+    def tell(self, text: str) -> None:
+        """Print a paragraph that stays, above what is redrawn."""
+        self.console.print(text, markup=False)
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """Draw the jobs."""
         if self.live:
             self.live.update(_table(lines), refresh=True)
         else:
@@ -94,7 +108,8 @@ class Display:
             return Line(planned.job, state, None, expected, planned.reason or "")
         state = "stopped" if status.state == "running" and not alive(status.process) else status.state
         beat = board.heartbeat(planned.job) if state == "running" else None
-        return Line(planned.job, state, status.elapsed, expected, beat.line() if beat else "")
+        shown = "stalled" if state == "running" and planned.job in self.stalled else state
+        return Line(planned.job, shown, status.elapsed, expected, beat.line() if beat else "")
 
     def endings(self, board: Board) -> list[str]:
         """Return one paragraph for every job that failed, or was stopped."""
@@ -155,15 +170,14 @@ def run_states() -> list[str]:
     for settings_file in sorted(artifacts.outputs_dir().glob("*/settings.json")):
         if settings_file.parent.is_symlink():
             continue  # outputs/latest, listed under its own name
-        settings: dict[str, Any] = files.read_json(settings_file)
+        settings = files.find_object(settings_file, {"profile": str})
         done = [
             stage
             for stage, name in artifacts.STAGES.items()
             if any((settings_file.parent / name).rglob(artifacts.MANIFEST))
         ]
-        lines.append(
-            f"  {settings_file.parent.name:<16} profile {settings['profile']:<12} finished: {' '.join(done)}"
-        )
+        profile = settings["profile"] if settings else "(damaged)"
+        lines.append(clean(f"  {settings_file.parent.name:<16} profile {profile:<12} finished: {' '.join(done)}"))
     return lines
 
 

@@ -11,20 +11,18 @@ from __future__ import annotations
 import html
 import math
 import numbers
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from zerosearch.errors import WorkbookError
+from zerosearch.plain_text import clean
 from zerosearch.schema import ScoredTrajectory, Trajectory, Turn
 
 if TYPE_CHECKING:  # tokenizers are passed in
     from transformers import PreTrainedTokenizerBase
 
-# Control characters (C0, DEL, C1) except tab and newline, and the signs that turn writing direction.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _SOURCES = {  # source -> (name, style of its tokens)
     "prompt": ("prompt", "color:#7a8594"),
     "policy": ("written by the policy (trained)",
@@ -54,18 +52,6 @@ class Html:
 
     def __add__(self, other: Html) -> Html:
         return Html(self.html + other.html, f"{self.text}\n{other.text}")
-
-
-def clean(text: object) -> str:
-    """Return the text with control characters replaced by visible signs: ESC becomes ␛."""
-    return _CONTROL.sub(lambda found: _sign(found.group()), str(text))
-
-
-def _sign(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
 
 
 def escape(text: object) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Mapping
 
 from zerosearch import artifacts, files
+from zerosearch.errors import WorkbookError
 from zerosearch.processes import ProcessId, alive, this_process
 from zerosearch.progress import Heartbeat, read_heartbeat
 
 OWNER_VARIABLE = "ZEROSEARCH_OWNER"  # tells a runner which command line it belongs to
+_PROCESS: dict[str, type | tuple[type, ...]] = {"pid": int, "created": (int, float)}
 State = Literal["running", "done", "failed", "stopped"]  # stopped: asked to end, its work is saved
 
 
@@ -81,7 +83,10 @@ class Board:
     def heartbeat(self, job: Job) -> Heartbeat | None:
         """Return the latest word of a job's notebook since its present start, None before the first."""
         status = self.status(job)
-        return read_heartbeat(self.folder / job.folder, since=status.started if status else 0.0)
+        try:
+            return read_heartbeat(self.folder / job.folder, since=status.started if status else 0.0)
+        except (WorkbookError, TypeError):  # damaged, or of another version: the stage writes a new one soon
+            return None
 
     def started(self, job: Job) -> None:
         """Note that this process now runs the job."""
@@ -99,7 +104,7 @@ class Board:
 
     def owner(self) -> ProcessId | None:
         """Return the command that works on the run, as it noted itself."""
-        return ProcessId(**files.read_json(self._owner_file)) if self._owner_file.is_file() else None
+        return _process(files.find_object(self._owner_file, _PROCESS))
 
     def living(self) -> list[ProcessId]:
         """Return runners of an earlier command that are still at work."""
@@ -117,7 +122,17 @@ class Board:
         files.write_json(self._status_file(job), asdict(status))
 
     def _read(self, path: Path) -> Status | None:
-        if not path.is_file():
+        found = files.find_object(path, {"state": str, "process": dict, "started": (int, float)})
+        process = _process(found["process"]) if found else None
+        if found is None or process is None:
             return None
-        found: dict[str, Any] = files.read_json(path)
-        return Status(**{**found, "process": ProcessId(**found["process"])})
+        ended, message = found.get("ended"), str(found.get("message", ""))
+        ended = ended if isinstance(ended, (int, float)) else None
+        return Status(found["state"], process, found["started"], ended, message)  # type: ignore[arg-type]
+
+
+def _process(found: Mapping[str, Any] | None) -> ProcessId | None:
+    """Return the process of a record, None for a record that does not name one."""
+    if found is None or not all(isinstance(found.get(name), kinds) for name, kinds in _PROCESS.items()):
+        return None
+    return ProcessId(found["pid"], found["created"])

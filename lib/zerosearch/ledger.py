@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from zerosearch.errors import unknown_name
-from zerosearch.files import plain, write_atomic
+from zerosearch.files import append_text, plain, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,8 +94,7 @@ class Ledger:
         return self.keep(lambda unit: not (unit or "").startswith(_STEP) or int(unit.removeprefix(_STEP)) <= last)
 
     def _append(self, line: str) -> None:
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(line)
+        append_text(self.path, line)
 
 
 def step_unit(step: int) -> str:

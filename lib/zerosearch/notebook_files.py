@@ -18,7 +18,7 @@ def code_cells(notebook: Path) -> list[tuple[frozenset[str], str]]:
             for cell in cells
             if cell["cell_type"] == "code"
         ]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{notebook}: expected a Jupyter notebook, found {type(error).__name__}: {error}; restore it "
             f"with `git checkout {notebook.name}`"

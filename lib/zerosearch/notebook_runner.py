@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -29,6 +28,7 @@ from zerosearch import artifacts, files, jobs
 from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
 from zerosearch.interrupts import GO_ON, SIGNALS, Stopped
 from zerosearch.processes import ProcessId, alive
+from zerosearch.temporary import noted_folder
 
 START_TIMEOUT = 120  # seconds that a kernel may take to start on a busy machine
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
@@ -89,7 +89,7 @@ def run_notebook(run: NotebookRun, stop: KernelStop | None = None) -> None:
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.log.parent.mkdir(parents=True, exist_ok=True)
     environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline)
-    with own_kernel(environment), run.log.open("a", encoding="utf-8") as log:
+    with noted_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
                 run.source,
@@ -169,33 +169,32 @@ def kernel_environment(threads: int, offline: bool) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def own_kernel(environment: Mapping[str, str]) -> Iterator[None]:
+def own_kernel(environment: Mapping[str, str], folder: Path) -> Iterator[None]:
     """Make ``python3`` mean this interpreter, with these variables, for kernels started inside.
 
     A kernel named python3 in the user's folder may belong to another Python; ``JUPYTER_PATH`` comes
-    before it.  A fresh IPython folder keeps the user's start-up scripts out.
+    before it.  A fresh IPython folder keeps the user's start-up scripts out.  folder: a temporary one.
     """
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="zerosearch-kernel-") as folder:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        spec = {
-            "argv": command,
-            "display_name": "Python 3",
-            "language": "python",
-            "metadata": {"debugger": False},
-        }
-        files.write_json(Path(folder) / "kernels" / "python3" / "kernel.json", spec)
-        others = [os.environ["JUPYTER_PATH"]] if os.environ.get("JUPYTER_PATH") else []
-        os.environ |= {
-            **environment,
-            "JUPYTER_PATH": os.pathsep.join([folder, *others]),
-            "IPYTHONDIR": folder,
-        }
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {
+        "argv": command,
+        "display_name": "Python 3",
+        "language": "python",
+        "metadata": {"debugger": False},
+    }
+    files.write_json(folder / "kernels" / "python3" / "kernel.json", spec)
+    others = [os.environ["JUPYTER_PATH"]] if os.environ.get("JUPYTER_PATH") else []
+    os.environ |= {
+        **environment,
+        "JUPYTER_PATH": os.pathsep.join([str(folder), *others]),
+        "IPYTHONDIR": str(folder),
+    }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def main(arguments: list[str] | None = None) -> int:

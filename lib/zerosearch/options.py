@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Sequence
@@ -20,14 +22,14 @@ EPILOG = """examples:
 
 A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
 stage that was cut off goes on from its last checkpoint.  --from and --only run their stages anew.
-exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here, 130 interrupted;
+exit codes: 0 finished, 1 a stage failed, 2 wrong option, 3 something is missing here (disk space too), 130 interrupted;
 with --verify also 1 when something differs from outputs/reference or is missing there
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options as typed, with their types."""
+    """The options as typed, with their types.  command: all of them as one line, for the run's log."""
 
     profile: str | None
     run: str | None
@@ -42,12 +44,14 @@ class Options:
     verify: bool
     list: bool
     clean: str | None
+    command: str
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Return the options; ConfigError with the nearest name for one that does not exist."""
     values = _parser().read(arguments)
-    return Options(**{**vars(values), "overrides": dict(values.overrides)})
+    command = shlex.join(["./run_all.sh", *(sys.argv[1:] if arguments is None else arguments)])
+    return Options(**{**vars(values), "overrides": dict(values.overrides), "command": command})
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,8 +87,8 @@ def _parser() -> Parser:
         description="Run the six notebooks, from questions to a priced report.",
     )
     add = parser.add_argument
-    add("--profile", metavar="NAME", help="smoke, laptop (default), single_gpu or a100_node")
-    add("--run", metavar="NAME", help="folder below outputs/ (default: the profile's name)")
+    add("--profile", type=_name, metavar="NAME", help="smoke, laptop (default), single_gpu or a100_node")
+    add("--run", type=_name, metavar="NAME", help="folder below outputs/ (default: the profile's name)")
     add(
         "--seeds", type=_seeds, metavar="0,1,2", help="seeds of the trained policies (default: the profile's)"
     )
@@ -117,7 +121,7 @@ def _parser() -> Parser:
         help="after the run, compare it with outputs/reference/<profile>: pass, differs or missing, line by line",
     )
     add("--list", action="store_true", help="show profiles, arms, stages with their parameters, and runs")
-    add("--clean", metavar="NAME", help="delete one run's folder")
+    add("--clean", type=_name, metavar="NAME", help="delete one run's folder")
     return parser
 
 
@@ -152,5 +156,14 @@ def _override(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def _name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a name, found {text!r}")
+    return text
+
+
 def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
+    try:
+        return Path(_name(text)).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link that leads back to itself, ~nobody, a zero byte
+        raise argparse.ArgumentTypeError(f"expected a path, found {text!r} ({error})") from error

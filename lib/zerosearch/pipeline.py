@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from filelock import FileLock, Timeout
 
-from zerosearch import artifacts, files
+from zerosearch import artifacts, files, temporary
 from zerosearch.errors import ConfigError, WorkbookError
 from zerosearch.jobs import OWNER_VARIABLE, Board, Job
 from zerosearch.processes import ProcessId, alive, signal_process, stop_tree, this_process, tree_rss_mib
@@ -41,7 +42,6 @@ NEEDS = {  # stages that must be finished before a stage can run alone
     "05": ("04",),
 }
 POLL_SECONDS, MEASURE_EVERY = 0.5, 4  # seconds; polls per measurement of memory
-GRACE_SECONDS = 120.0  # that notebooks have for saving when a run is interrupted: a training step or two
 CUT_OFF, FORCED = "was cut off", "asked for"
 _OUTPUT, _REASON = re.compile(r"^\s+output: (\S+)", re.M), re.compile(r"^\s+reason: (.+)$", re.M)
 
@@ -113,7 +113,8 @@ def execute(
     """Run what is stale.
 
     watch: called about twice a second with the notice board.  Its own output goes to
-    ``logs/snakemake.log``.  When this process is interrupted, the notebooks save what is under way (see
+    ``logs/snakemake.log``.  When this process is interrupted or watch raises a
+    WorkbookError, the notebooks save what is under way (see
     ``_end_in_order``); however it ends, everything it started is ended.
     """
     settings = files.read_json(settings_file)
@@ -122,9 +123,10 @@ def execute(
     board.own()
     command, peak, ticks = snakemake_command(folder, settings_file, selection, settings), 0.0, 0
     environment = {**os.environ, OWNER_VARIABLE: this_process().text()}
-    with log_file.open("w", encoding="utf-8") as log:
+    with log_file.open("w", encoding="utf-8") as log, temporary.noted_folder(log_file) as own:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**environment, "TMPDIR": str(own)},
         )
         try:
             while process.poll() is None:
@@ -132,8 +134,8 @@ def execute(
                 peak = max(peak, tree_rss_mib(process.pid)) if ticks % MEASURE_EVERY == 0 else peak
                 ticks += 1
                 time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            _end_in_order(process, board, watch)
+        except (KeyboardInterrupt, WorkbookError):  # asked to end, or what watches found a reason
+            _end_in_order(process, board, watch, settings["grace_seconds"])
             raise
         finally:
             if process.poll() is None:
@@ -142,12 +144,14 @@ def execute(
     return Outcome(process.returncode, peak)
 
 
-def _end_in_order(process: subprocess.Popen[bytes], board: Board, watch: Callable[[Board], None]) -> None:
+def _end_in_order(
+    process: subprocess.Popen[bytes], board: Board, watch: Callable[[Board], None], grace_seconds: float
+) -> None:
     """Start no more notebooks, ask those at work to save and stop, and wait for them, but not for ever."""
-    minutes = GRACE_SECONDS / 60
-    print(f"stopping: work under way is saved first, at most {minutes:g} min (again: at once)", file=sys.stderr, flush=True)
+    limit = f"at most {grace_seconds / 60:g} min (again: at once)"
+    print(f"stopping: work under way is saved first, {limit}", file=sys.stderr, flush=True)
     process.terminate()  # Snakemake then waits for its running jobs
-    asked, deadline = set[ProcessId](), time.monotonic() + GRACE_SECONDS
+    asked, deadline = set[ProcessId](), time.monotonic() + grace_seconds
     while process.poll() is None and time.monotonic() < deadline:
         for runner in set(board.living()) - asked:  # one may have just been started
             asked.add(runner)
@@ -195,6 +199,8 @@ def snakemake_command(
         "--nolock",
         "--scheduler",
         "greedy",
+        "--default-resources",
+        f"tmpdir={tempfile.gettempdir()!r}",  # of the notebooks; Snakemake itself gets a folder of its own
         "--nocolor",
         *(["--dry-run"] if dry_run else []),
     ]
@@ -234,6 +240,7 @@ class RunLock:
             time.sleep(0.25)
         for process in board.living():
             stop_tree(process.pid)
+        temporary.sweep(self.folder / "logs")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
-import pandas as pd
 import yaml
 
 from zerosearch.errors import ConfigError, did_you_mean
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 UNITS = ("USD/search", "USD/GPU-hour", "USD/core-hour", "USD/token", "W/GPU", "W/core")
+NEEDED = {  # what notebook 05 looks up in every run: without one of these it would stop after all the work
+    "serpapi_big_data": "USD/search", "a100_published": "USD/GPU-hour", "cpu_core": "USD/core-hour",
+    "a100_power": "W/GPU", "cpu_core_power": "W/core", "qwen_max_prompt": "USD/token",
+    "qwen_max_generated": "USD/token",
+}
 _REQUIRED = ("value", "unit", "date", "source")
 _ALLOWED = (*_REQUIRED, "per", "note")
 
@@ -79,7 +87,7 @@ class PriceBook:
         problems: list[str] = []
         prices = {key: _parse(key, entry, problems) for key, entry in raw.items()}
         if problems:
-            raise ConfigError(f"price book {path}: " + "; ".join(problems) + f". Edit {path}.")
+            raise ConfigError(f"price book {path}: " + "; ".join(problems) + f"; edit {path}")
         return cls({key: price for key, price in prices.items() if price}, str(path))
 
     def price(self, key: str, unit: str) -> Price:
@@ -96,35 +104,53 @@ class PriceBook:
                               f"choose another one of {self.path}")
         return price
 
+    def missing(self) -> list[str]:
+        """Return a complaint for each price of NEEDED that is absent or has another unit."""
+        problems = []
+        for key, unit in NEEDED.items():
+            try:
+                self.price(key, unit)
+            except ConfigError as error:
+                problems.append(str(error))
+        return problems
+
     def each(self, key: str, unit: str) -> float:
         """Return the price of one unit (USD, or watts) of ``key``, checked to be in ``unit``."""
         return self.price(key, unit).each
 
     def table(self) -> pd.DataFrame:
         """Return one row a price: key, value, per, unit, each, date, source, note."""
+        import pandas as pd  # the check before a run reads prices too, and needs no tables
+
         rows = [
             {"key": p.key, "value": p.value, "per": p.per, "unit": p.unit, "each": p.each,
              "date": p.date.isoformat(), "source": p.source, "note": p.note}
             for p in self.prices.values()
         ]
+        import pandas as pd  # the command line checks prices without it
+
         return pd.DataFrame(rows, columns=["key", "value", "per", "unit", "each", "date", "source", "note"])
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"price book {path}: expected YAML, found: {error}. Edit {path}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13, bytes that are no text
+        raise ConfigError(f"price book {path}: expected YAML in UTF-8, found: {error}; edit {path}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"price book {path}: expected a file that can be read, found: {error.strerror}; run `chmod u+r {path}`"
+        ) from error
     if not isinstance(raw, dict) or not raw:
         raise ConfigError(f"price book {path}: expected entries `name: {{value, unit, date, source}}`, "
-                          f"found {type(raw).__name__}. Edit {path}.")
+                          f"found {type(raw).__name__}; edit {path}")
     return raw
 
 
 def _parse(key: str, entry: Any, problems: list[str]) -> Price | None:
     """Return one price, or None after adding every problem of the entry to ``problems``."""
     if not isinstance(entry, dict):
-        problems.append(f"{key}: expected the fields {', '.join(_REQUIRED)}, found {entry!r}")
+        problems.append(f"{key}: expected the fields {', '.join(_REQUIRED)}, found {reprlib.repr(entry)}")
         return None
     found = [f"{name} is missing" for name in _REQUIRED if entry.get(name) in (None, "")]
     found += [f"unknown field {name!r}" for name in entry if name not in _ALLOWED]

@@ -53,7 +53,7 @@ def alive(process: ProcessId | None) -> bool:
     try:
         found = psutil.Process(process.pid)
         return abs(found.create_time() - process.created) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ValueError, OverflowError):  # gone, or a record with an impossible id
         return False
 
 
@@ -97,7 +97,8 @@ class FolderLock:
     """
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.disk_problems(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._holder = path.with_name(f"{path.name}.json")
         # One object per path: a notebook may open its stage again while it still holds it.
         self._lock = FileLock(path, thread_local=False, is_singleton=True)
@@ -125,7 +126,7 @@ class FolderLock:
 
     def _end_orphan(self, what: str) -> None:
         """End the process that holds the lock if nobody owns it any more, else refuse."""
-        found = files.read_json(self._holder) if self._holder.is_file() else {"holder": "", "parent": ""}
+        found = files.find_object(self._holder, {"holder": str, "parent": str}) or {"holder": "", "parent": ""}
         holder, parent = (ProcessId.from_text(found[name]) for name in ("holder", "parent"))
         if alive(holder) and not alive(parent):
             stop_tree(holder.pid)

@@ -14,10 +14,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from zerosearch import artifacts
-from zerosearch.errors import ConfigError, MissingInput, unknown_name
+from zerosearch.errors import ConfigError, unknown_name
 from zerosearch.stage_parameters import (
     STAGE_CLASSES,
     Common,
+    Positive,
     Stage00,
     Stage01,
     Stage02,
@@ -69,6 +70,8 @@ class Profile:
     """One file of ``profiles/``.  expected_seconds: per stage, on the machine the profile names.
 
     cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.
+    stall_minutes: how long a stage may say nothing before it is called stalled.  grace_seconds: that
+    notebooks have for saving when the run is asked to stop.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Profile:
     threads: int
     offline: bool
     needs: Needs
+    stall_minutes: Positive
+    grace_seconds: Positive
     expected_seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
 
@@ -140,11 +145,15 @@ def load(
     """
     source = read_profile(profile)
     stages = {stage: dict(values) for stage, values in source.stages.items()}
+    problems: list[str] = []
     for key, value in (overrides or {}).items():
-        stage, name = _split_key(key)
-        stages[stage][name] = _checked(
-            stage, name, value, f"--set {key}={value}", as_text=isinstance(value, str)
-        )
+        try:
+            stage, name = _split_key(key)
+            where = f"--set {key}={value}"
+            stages[stage][name] = _checked(stage, name, value, where, as_text=isinstance(value, str))
+        except ConfigError as error:
+            problems.append(str(error))
+    _raise_all(problems)
     if questions_dir or corpus_file:
         stages["00"] |= {"questions_dir": questions_dir, "corpus_file": corpus_file}
     chosen_seeds = source.seeds if seeds is None else seeds
@@ -156,29 +165,16 @@ def read_profile(name: str) -> Profile:
     if name not in names():
         raise unknown_name("profile", name, names())
     path = FOLDER / f"{name}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: expected YAML, found {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path}: expected keys such as `arms:` and `stages:`, found {type(content).__name__}"
-        )
-    wanted = [f.name for f in fields(Profile)]
-    for key in content:
-        if key not in wanted:
-            raise _at(path, unknown_name("key", str(key), wanted))
-    for stage in artifacts.STAGES:
-        if not isinstance((content.get("stages") or {}).get(stage), dict):
-            raise MissingInput(
-                f"{path}: expected parameters of stage {stage} under `stages:`, found none; add them"
-            )
-    try:
-        profile = TypeAdapter(Profile).validate_python({**content, "name": name})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
-    return _with_checked_stages(profile, path)
+    content = _content(path)
+    checked = {**content, "name": name}
+    stages = content.get("stages")
+    problems = _key_problems(content) or _type_problems(checked)
+    problems += _stage_problems(stages) if isinstance(stages, dict) else []
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        head = f"{path}: expected a profile like profiles/smoke.yaml, found {count}; edit the file"
+        raise ConfigError("\n".join([head, *(f"  {problem}" for problem in problems)]))
+    return TypeAdapter(Profile).validate_python(checked)
 
 
 def defaults(stage: str) -> dict[str, Any]:
@@ -192,23 +188,96 @@ def settable(stage: str) -> tuple[str, ...]:
     return tuple(name for name in _hints(stage) if name not in fixed)
 
 
-def _with_checked_stages(profile: Profile, path: Path) -> Profile:
-    for stage, values in profile.stages.items():
-        if stage not in artifacts.STAGES:
-            raise _at(path, unknown_name("stage", stage, tuple(artifacts.STAGES)))
+def _content(path: Path) -> dict[Any, Any]:
+    """Return the YAML mapping of a profile; a key that stands twice is refused, of which YAML keeps the last."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _OnceEach)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: expected YAML in UTF-8, found {error}; edit the file") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: expected a profile that can be read, found: {error.strerror}; restore it with "
+            f"`git checkout profiles` or run `chmod u+r {path}`"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path}: expected keys such as `arms:` and `stages:`, found {type(content).__name__}; edit the file, or "
+            "restore it with `git checkout profiles`"
+        )
+    return content
+
+
+class _OnceEach(yaml.SafeLoader):
+    """YAML whose mappings hold every key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping; a YAML error with its line for a key that stands in it twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _key_problems(content: Mapping[Any, Any]) -> list[str]:
+    """Return what is wrong with the keys of a profile: unknown ones with the nearest, absent ones."""
+    wanted = [f.name for f in fields(Profile) if f.name != "name"]
+    problems = [str(unknown_name("key", str(key), wanted)) for key in content if key not in wanted]
+    return problems + [f"expected the key {key!r}, found none; add it" for key in wanted if key not in content]
+
+
+def _type_problems(content: Mapping[str, Any]) -> list[str]:
+    """Return the values outside ``stages`` that have another type."""
+    try:
+        TypeAdapter(Profile).validate_python(content)
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, found {problem['input']!r:.60}"
+                for problem in error.errors()]
+    return _value_problems(content)
+
+
+def _value_problems(content: Mapping[str, Any]) -> list[str]:
+    """Return the values of the right type that no run can use."""
+    stages, seconds = tuple(artifacts.STAGES), content["expected_seconds"]
+    problems = [str(unknown_name("expected_seconds: stage", stage, stages)) for stage in seconds if stage not in stages]
+    problems += [f"expected_seconds: expected a number for stage {stage}, found none; add it"
+                 for stage in stages if stage not in seconds]
+    problems += [f"{name}: expected 1 or more, found {content[name]}" for name in ("cores", "threads")
+                 if int(content[name]) < 1]
+    for name in ("arms", "seeds"):
+        if not content[name] or len(set(content[name])) < len(content[name]):
+            problems.append(f"{name}: expected one or more, each once, found {content[name]}")
+    problems += [f"seeds: expected 0 or more, found {seed}" for seed in content["seeds"] if int(seed) < 0]
+    return problems
+
+
+def _stage_problems(stages: dict[Any, Any]) -> list[str]:
+    """Return what is wrong with the parameters of all stages; values are replaced by those of the right type."""
+    problems = [str(unknown_name("stage", str(stage), tuple(artifacts.STAGES))) for stage in stages
+                if stage not in artifacts.STAGES]
+    for stage in artifacts.STAGES:
+        values = stages.get(stage)
+        if not isinstance(values, dict):
+            problems.append(f"expected parameters of stage {stage} under `stages:`, found none; add them")
+            continue
         for name, value in values.items():
-            if name not in settable(stage):
-                raise _at(path, unknown_name(f"parameter of stage {stage}", name, settable(stage)))
-            values[name] = _checked(stage, name, value, f"{path}: {stage}.{name}", as_text=False)
-        missing = [
-            f.name for f in fields(STAGE_CLASSES[stage]) if f.name in settable(stage) and f.name not in values
-        ]
-        missing = [name for name in missing if name not in {f.name for f in fields(Common)}]
+            try:
+                if name not in settable(stage):
+                    raise unknown_name(f"parameter of stage {stage}", str(name), settable(stage))
+                values[name] = _checked(stage, name, value, f"{stage}.{name}", as_text=False)
+            except ConfigError as error:
+                problems.append(str(error))
+        common = {f.name for f in fields(Common)}
+        missing = [name for name in settable(stage) if name not in values and name not in common]
         if missing:
-            raise ConfigError(
-                f"{path}: expected every parameter of stage {stage}, found none for {', '.join(missing)}"
-            )
-    return profile
+            problems.append(f"expected every parameter of stage {stage}, found none for {', '.join(missing)}; add them")
+    return problems
+
+
+def _raise_all(problems: Sequence[str]) -> None:
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _split_key(key: str) -> tuple[str, str]:
@@ -238,12 +307,8 @@ def _checked(stage: str, name: str, value: Any, where: str, *, as_text: bool) ->
         is_yaml_text = wanted == "float" and isinstance(value, str) and not as_text
         hint = "; in YAML write 1.0e-6, since 1e-6 is a text there" if is_yaml_text else ""
         message = problem["msg"][0].lower() + problem["msg"][1:]
-        raise ConfigError(f"{where}: expected {wanted}: {message}; found {value!r}{hint}") from None
+        raise ConfigError(f"{where}: expected {wanted}: {message}; found {value!r:.60}{hint}") from None
 
 
 def _hints(stage: str) -> dict[str, Any]:
     return get_type_hints(STAGE_CLASSES[stage], include_extras=True)
-
-
-def _at(path: Path, error: ConfigError) -> ConfigError:
-    return ConfigError(f"{path}: {error}")

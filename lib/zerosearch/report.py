@@ -34,6 +34,10 @@ QUESTIONS = {
     "05": ("Costs", "What did it cost, and what would paid searches have cost?"),
 }
 HEADLINE, MAX_ROWS, N_SAMPLES = "headline.png", 60, 6
+_SHOWN_KEYS = artifacts.MANIFEST_KEYS | {
+    "finished": str, "wall_seconds": (int, float), "peak_rss_mib": (int, float), "python": str, "platform": str,
+    "n_cpus": int, "device": str, "versions": dict,
+}
 _FORMATS = {"usd": "{:,.4f}", "unit_usd": "{:,.3g}", "kwh": "{:,.5f}"}
 
 
@@ -116,7 +120,10 @@ def _view(frame: pd.DataFrame, caption: str = "") -> Markup:
 def _manifests(root: Path) -> list[dict[str, Any]]:
     """Return the manifests of all finished stages, in the order of the stages."""
     paths = sorted(root.glob(f"0*/**/{artifacts.MANIFEST}"))
-    return [files.read_json(path) for path in paths if "superseded" not in path.parts]
+    return [
+        files.read_object(path, _SHOWN_KEYS, artifacts.rerun_command(root.name, path.relative_to(root).parts[0][:2]))
+        for path in paths if "superseded" not in path.parts
+    ]
 
 
 def _section(run: str, root: Path, number: str, manifests: list[dict[str, Any]]) -> Section:

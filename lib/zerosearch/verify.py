@@ -19,12 +19,13 @@ from typing import Any, Mapping, Sequence
 
 import pandas as pd
 
-from zerosearch import artifacts, files, reference
+from zerosearch import artifacts, commands, files, reference
 from zerosearch.comparing import claims, facts, tables, tolerances
 from zerosearch.comparing.tables import DIFFERS, MISSING, PASS, Check
 from zerosearch.comparing.tolerances import Level
-from zerosearch.errors import BadInput, ConfigError, MissingInput, WorkbookError, did_you_mean
+from zerosearch.errors import BadInput, ConfigError, MissingInput, did_you_mean
 from zerosearch.options import Parser
+from zerosearch.plain_text import clean
 
 VERIFY = "verify.csv"
 NOT_RECORDED = "the reference does not record it (older than this check); publish a new one"
@@ -40,13 +41,13 @@ class Line:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify the named run and return the exit code; a user never sees a traceback."""
-    try:
+
+    def work() -> int:
         options = _parser().read(arguments)
         level = tolerances.SAME if options.strict else tolerances.OTHER if options.tolerant else None
         return verify(options.run, options.reference, level)
-    except WorkbookError as error:
-        print(error, file=sys.stderr)
-        return 2
+
+    return commands.ended(work)
 
 
 def verify(run: str, profile: str | None = None, level: Level | None = None) -> int:
@@ -56,8 +57,8 @@ def verify(run: str, profile: str | None = None, level: Level | None = None) -> 
     Raises a WorkbookError when there is no such run or reference, or the run has not finished.
     """
     made = facts.require_finished(run)
-    folder = reference_folder(profile or next(reversed(made.values()))["parameters"]["profile"])
-    made_by = files.read_json(folder / reference.MADE_BY)
+    folder = reference_folder(profile or str(next(reversed(made.values()))["parameters"].get("profile")))
+    made_by = files.read_object(folder / reference.MADE_BY, {}, "restore it with `git checkout outputs/reference`")
     chosen, reason = tolerances.choose(made_by, made)
     if level is not None:
         chosen, reason = level, f"asked for; by itself: {chosen.name}, since {reason}"
@@ -194,7 +195,7 @@ def _print_parts(parts: Mapping[str, Sequence[Line]], path: Path) -> int:
     """Print the lines and the summary; return the exit code."""
     for part, lines in parts.items():
         print(f"{part}:" if lines else f"{part}: none in both")
-        print("".join(f"  {line.status:<7}  {line.text}\n" for line in lines), end="")
+        print(clean("".join(f"  {line.status:<7}  {line.text}\n" for line in lines)), end="")
     counts = Counter(line.status for lines in parts.values() for line in lines)
     if counts[DIFFERS]:
         verdict = "the run does not agree with the reference"

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping
 
 from zerosearch import artifacts, files
-from zerosearch.errors import ConfigError, did_you_mean
+from zerosearch.errors import BadInput, ConfigError, did_you_mean
 
 Manifest = dict[str, Any]
 MACHINE_FACTS = ("versions", "python", "platform", "cpu", "device")  # what can change the last bit of a number
 MACHINE_COLUMNS = ("wall_seconds", "seconds", "peak_rss_mib", "usd")  # and every column seconds_...
+_MAY_HOLD: files.Kinds = {
+    "versions": dict, "python": str, "platform": str, "cpu": str, "device": str, "commit": (str, type(None)),
+    "dirty": bool, "wall_seconds": (int, float), "peak_rss_mib": (int, float),
+}
 _NAMES_OF_A_RUN = ("run", "arm", "seed")
 _KERNEL_RELEASE = re.compile(r"^(\w+)-\d\S*?-(?=x86_64|aarch64|arm64|amd64)", re.IGNORECASE)
 
@@ -46,7 +50,18 @@ def manifests(run: str) -> dict[str, Manifest]:
     """Return the manifests of all finished stages by folder, e.g. ``03_rl/zerosearch/seed0``, in stage order."""
     root = artifacts.run_dir(run)
     paths = [path for stage in artifacts.STAGES.values() for path in sorted((root / stage).rglob(artifacts.MANIFEST))]
-    return {path.parent.relative_to(root).as_posix(): files.read_json(path) for path in paths}
+    return {path.parent.relative_to(root).as_posix(): _manifest(run, path) for path in paths}
+
+
+def _manifest(run: str, path: Path) -> Manifest:
+    """Return one manifest; BadInput with the command that makes a new one when it is damaged or too old."""
+    stage = path.relative_to(artifacts.run_dir(run)).parts[0][:2]
+    fix = artifacts.rerun_command(run, stage)
+    found: Manifest = files.read_object(path, artifacts.MANIFEST_KEYS, fix, _MAY_HOLD)
+    for name in ("inputs", "outputs"):
+        if not all(isinstance(digest, str) for digest in found[name].values()):
+            raise BadInput(f"{path}: expected hashes as texts under {name}, found others; {fix}")
+    return found
 
 
 def require_finished(run: str) -> dict[str, Manifest]:
@@ -59,7 +74,9 @@ def require_finished(run: str) -> dict[str, Manifest]:
         if stage not in artifacts.PER_ARM:
             artifacts.require(run, stage, artifacts.MANIFEST)
     for folder in sorted((root / artifacts.STAGES["03"]).glob("*/seed*")):
-        seed = int(folder.name.removeprefix("seed"))
+        if not (number := folder.name.removeprefix("seed")).isdecimal():
+            continue  # not made by a training
+        seed = int(number)
         artifacts.require(run, "03", artifacts.MANIFEST, folder.parent.name, seed)
     return manifests(run)
 

@@ -7,27 +7,24 @@ bfloat16 safetensors with a manifest (see ``bases``); every other name is a fold
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Callable
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from zerosearch import artifacts
+from zerosearch import artifacts, files, model_files
 from zerosearch.errors import BadInput, MissingInput
 from zerosearch.microworld.pretrain import RECIPES, Recipe, Trunk, pretrain
 from zerosearch.microworld.tokenizer import build_tokenizer
+from zerosearch.model_files import TOKENIZER_FOLDER
 
 __all__ = [
     "MICRO_FOLDER", "REBUILD_COMMAND", "RECIPES", "Measure", "build", "load", "manifest", "prompt_template",
     "resolve", "save",
 ]
-TOKENIZER_FOLDER = "tokenizer"
 MICRO_FOLDER = artifacts.MICRO_LM
 REBUILD_COMMAND = "./run_all.sh --run rebuild --only 00 --set 00.rebuild_models=true"
 STORED_DTYPE = torch.bfloat16  # of the shipped models: half the size, and their abilities are measured so
@@ -53,18 +50,37 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
             f"model {name!r}: expected a model folder with config.json at {folder}, found none; rebuild the shipped "
             f"models ({', '.join(RECIPES)}) with `{REBUILD_COMMAND}` or name another model"
         )
+    problems = model_files.folder_problems(Path(folder), _fix(name)) if Path(folder).is_dir() else []
+    if problems:
+        raise BadInput(f"model {name!r}: expected a whole model folder, found damaged files", problems)
     try:
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(folder))
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0][:300]
+        model, loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the libraries have no common one: a wrong shape is RuntimeError, a wrong key KeyError
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
         raise BadInput(
-            f"model {name!r}: expected a Hugging Face causal LM, found: {reason}. Check the folder, or download it "
-            f"once on a machine with network: `hf download {name}`"
+            f"model {name!r}: expected a Hugging Face causal LM in {folder}, found: {reason}; {_fix(name)}"
         ) from error
+    if loaded["missing_keys"]:  # the library would put random numbers in their place
+        some = ", ".join(sorted(loaded["missing_keys"])[:3])
+        raise BadInput(
+            f"model {name!r}: expected weights for every layer of its config.json in {folder}, found none for {some}; "
+            f"{_fix(name)}"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def _fix(name: str) -> str:
+    """Return what mends a damaged model."""
+    if name.startswith("micro/"):
+        return f"restore it with `git checkout data/micro_lm`, or rebuild it with `{REBUILD_COMMAND}`"
+    if model_files.is_path(name):
+        return "copy the folder again from where the model came from"
+    return f"check the name, or download it once on a machine with network: `hf download {name}`"
 
 
 def _tokenizer_folder(folder: str) -> str:
@@ -84,11 +100,12 @@ def save(
 
     dtype: of the saved weights, None for that of the model, which itself is not changed.
     """
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (model if dtype is None else copy.deepcopy(model).to(dtype)).save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary / TOKENIZER_FOLDER if prompt_template(tokenizer) == "micro" else temporary)
-    artifacts.replace_folder(temporary, folder)
+
+    def write(temporary: Path) -> None:
+        (model if dtype is None else copy.deepcopy(model).to(dtype)).save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary / TOKENIZER_FOLDER if prompt_template(tokenizer) == "micro" else temporary)
+
+    files.save_folder(folder, write)
 
 
 def prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -103,7 +120,8 @@ def prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
 def manifest() -> dict:
     """Return data/micro_lm/manifest.json, or an empty dict where there is none."""
     path = MICRO_FOLDER / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    fix = "restore it with `git checkout data/micro_lm`"
+    return files.read_object(path, {"models": dict}, fix) if path.is_file() else {}
 
 
 def build(

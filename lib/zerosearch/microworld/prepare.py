@@ -10,7 +10,7 @@ from zerosearch.errors import ConfigError
 from zerosearch.labels import gold_hops
 from zerosearch.microworld.language import BY_NOUN, FACT, query_text
 from zerosearch.microworld.world import World, build_questions, build_world, kind_for, later_questions
-from zerosearch.questions import load_corpus, load_questions_dir
+from zerosearch.questions import load_own
 from zerosearch.retrievers.base import Retriever
 from zerosearch.schema import Passage, Question, SearchRequest
 
@@ -31,7 +31,7 @@ def load_or_build(
             "run ./run_all.sh --questions DIR --corpus FILE"
         )
     if questions_dir:
-        return load_questions_dir(questions_dir, train_fraction, seed), load_corpus(corpus_file)
+        return load_own(questions_dir, corpus_file, train_fraction, seed)
     return build_questions(world, n_eval, n_train), world.passages()
 
 

@@ -19,6 +19,7 @@ from typing import Sequence
 from filelock import FileLock
 
 from zerosearch.errors import BadInput
+from zerosearch.files import disk_problems
 from zerosearch.retrievers.base import ReplayableRetriever, check_rows
 from zerosearch.schema import Passage, Retrieval, SearchRequest
 
@@ -87,7 +88,7 @@ class ReplayCache:
         lines = [json.dumps(self._line(r)) + "\n" for r in found]  # ASCII: a line cannot break inside a character
         with self._processes:
             self._refresh()
-            with self.path.open("ab") as file:
+            with disk_problems(self.path), self.path.open("ab") as file:
                 file.write("".join(lines).encode("ascii"))
                 file.flush()
                 os.fsync(file.fileno())

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from zerosearch import files
 from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
@@ -180,8 +181,7 @@ class PolicyRun:
             training=self.trainer.training_seconds, total=time.perf_counter() - self._started,
         )
         row = {**report.metrics, **seconds_metrics(seconds)}
-        with self.stage.path(METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        files.append_text(self.stage.path(METRICS), json.dumps(row) + "\n")
         self.history.append(row)
         self._meter(report.step, retrievals, seconds)
         self._keep(report)
@@ -212,8 +212,7 @@ class PolicyRun:
         table["advantage"] = report.advantages[: len(kept)]
         table["noise_planned"] = report.metrics["noise_planned"]
         folder = self.stage.path(PARTS)
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(folder / f"step_{report.step:06d}.parquet", index=False)
+        files.write_table(folder / f"step_{report.step:06d}.parquet", table)
 
     def table(self) -> pd.DataFrame:
         """Return the history, one row per step; what was not measured is NaN."""

@@ -21,6 +21,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from zerosearch import files
 from zerosearch.artifacts import Stage
 from zerosearch.errors import WorkbookError
 from zerosearch.ledger import step_unit
@@ -200,8 +201,7 @@ class _Log:
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self.rows.append({"step": step, **row, "seconds": round(seconds, 4)})
-        with self.stage.path(LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.rows[-1]) + "\n")
+        files.append_text(self.stage.path(LOG), json.dumps(self.rows[-1]) + "\n")
         units = 1 if self.device == "cuda" else torch.get_num_threads()
         self.stage.ledger.event(
             "busy", unit=step_unit(step), role="simulator_training", device=self.device, seconds=round(seconds, 4),
