@@ -18,6 +18,18 @@ def test_the_arms_of_the_comparison() -> None:
     assert (untuned.retriever, untuned.curriculum, untuned.simulated) == ("simulator-base", True, True)
 
 
+def test_only_who_searches_the_tuned_simulator_waits_for_it() -> None:
+    assert [arm.name for arm in ARMS.values() if arm.retriever == "simulator"] == ["zerosearch"]
+    simulated = [arm.name for arm in ARMS.values() if arm.simulated]
+    assert simulated == ["zerosearch", "untuned", "prompted"] == [arm.name for arm in ARMS.values() if arm.curriculum]
+
+
+def test_who_never_searches_is_trained_and_asked_without_it() -> None:
+    closed = {arm.name: (arm.trainer, arm.prompt) for arm in ARMS.values() if not arm.searches}
+    assert closed == {"r1": ("rl", "r1"), "sft": ("sft", "direct")}
+    assert get_arm("rejection").trainer == "rejection" and get_arm("self-search").retriever == "self"
+
+
 def test_names_match_their_keys_and_labels_differ() -> None:
     assert all(arm.name == name for name, arm in ARMS.items())
     assert len({arm.label for arm in ARMS.values()}) == len(ARMS)

@@ -65,6 +65,14 @@ def test_an_untuned_simulator_is_not_charged_for_the_tuning(ledger):
         costs.run_line(costs.price_ledger(both, BOOK), costs.usage(both), "untuned", BOOK)
 
 
+def test_an_arm_prompted_with_collected_searches_pays_for_them_and_for_no_tuning(ledger):
+    own = ledger[ledger["arm"] == "zerosearch"].assign(arm="prompted")
+    own = own.assign(engine=own["engine"].replace("simulator", "simulator-prompted"))
+    both = pd.concat([ledger, own], ignore_index=True)
+    items = costs.run_options(costs.price_ledger(both, BOOK), costs.usage(both)).groupby("option")["item"].agg(set)
+    assert items["zerosearch"] - items["prompted"] == {"simulator SFT"} and "collection" in items["prompted"]
+
+
 def test_rates_choose_the_prices():
     event = _events({"kind": "busy", "role": "simulator", "device": "cuda:0", "seconds": 3600.0, "units": 1})
     rates = Rates(gpu="h200_capacity_block")

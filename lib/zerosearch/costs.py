@@ -137,15 +137,18 @@ def run_options(
 
     costs, queries: from ``price_ledger`` and ``usage``.  labels: arm -> name of its option, in the
     order wanted; without it, all arms.  Stages 01 and 02 (collection, simulator) are added, once, to
-    every arm that searched a simulator.  Several seeds are averaged.  Stage 00 and evaluation are the
+    every arm that searched the tuned simulator, stage 01 to one that was prompted with its pairs.  Several seeds are averaged.  Stage 00 and evaluation are the
     same for all arms and left out.
     """
     found = sorted(costs.loc[costs["stage"] == "03", "arm"].dropna().unique())
     options = []
     for arm, name in (labels or dict(zip(found, found))).items():
         items = _arm_items(costs, arm)
-        if "simulator" in set(_asked(queries, arm)["engine"]):
-            items |= {"collection": _stage_usd(costs, "01"), "simulator SFT": _stage_usd(costs, "02")}
+        asked = set(_asked(queries, arm)["engine"])
+        if asked & {"simulator", "simulator-prompted"}:
+            items |= {"collection": _stage_usd(costs, "01")}
+        if "simulator" in asked:
+            items |= {"simulator SFT": _stage_usd(costs, "02")}
         options += [(name, item, usd, "measured") for item, usd in items.items() if usd > 0]
     return pd.DataFrame(options, columns=["option", "item", "usd", "basis"])
 

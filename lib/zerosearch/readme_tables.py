@@ -17,8 +17,14 @@ from zerosearch.training.arms import ARMS
 LABELS = {
     "direct": "Direct answer", "cot": "Chain of thought", "rag": "RAG (one search for the question)",
     "search": "Untrained policy with search", "forced": "Untrained policy, forced to search",
+    "ra-agent": "RA-Agent (thought, action, observation)", "search-o1": "Search-o1 (condensed passages)",
+    "own-search": "Untrained policy that searches its memory",
+    "sft": "SFT arm (trained on golden answers, no search)", "r1": "R1 arm (RL without search)",
+    "self-search": "Self-search arm (trained on its own passages)",
+    "rejection": "Rejection arm (trained on its own right trajectories)",
     "search-r1": "Search-R1 arm (trained on the real engine)",
     "zerosearch": "ZeroSearch arm (trained on the simulator)",
+    "prompted": "Prompted arm (trained on the simulator's base with examples)",
     "untuned": "Untuned arm (trained on the simulator's base)",
 }
 SETS = {

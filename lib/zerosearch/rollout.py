@@ -49,6 +49,8 @@ class RolloutRequest:
 
     prompt: None for the policy prompt of the question, or another text (RAG, direct ...).
     max_searches: None for that of the settings.  forced_prefix: likewise.
+    turn_prefix: text put at the start of every message (of the first one only where nothing is forced).
+    last_prefix: the same for the message after the last search that is allowed; empty for turn_prefix.
     """
 
     question: Question
@@ -58,6 +60,8 @@ class RolloutRequest:
     prompt: str | None = None
     max_searches: int | None = None
     forced_prefix: str | None = None
+    turn_prefix: str = ""
+    last_prefix: str = ""
 
 
 class _Conversation:
@@ -78,11 +82,19 @@ class _Conversation:
         self.error: str | None = None
         self.n_searches = 0
         forced = settings.forced_prefix if request.forced_prefix is None else request.forced_prefix
-        self.pending_prefix = self._encode(forced) if forced else []
-        self._insert(self.pending_prefix)
+        self._begin_message(forced or self._turn_prefix())
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _begin_message(self, prefix: str) -> None:
+        """Put text into the policy's mouth: read as its own words, but not sampled, so not trained."""
+        self.pending_prefix = self._encode(prefix) if prefix else []
+        self._insert(self.pending_prefix)
+
+    def _turn_prefix(self) -> str:
+        last = self.n_searches >= self.max_searches
+        return self.request.last_prefix if last and self.request.last_prefix else self.request.turn_prefix
 
     def _insert(self, ids: Sequence[int]) -> None:
         self.token_ids += ids
@@ -122,8 +134,10 @@ class _Conversation:
         if self.stop_reason is not None:
             return None
         request = self.request
+        context = "".join(turn.text + turn.observation for turn in self.turns)
         return SearchRequest(
-            content, request.question, request.step, request.sample, len(self.turns) - 1, request.noise_probability
+            content, request.question, request.step, request.sample, len(self.turns) - 1, request.noise_probability,
+            context,
         )
 
     def take_retrieval(self, retrieval: Retrieval, prompts: Prompts) -> None:
@@ -133,13 +147,14 @@ class _Conversation:
             self.turns[-1] = replace(self.turns[-1], retrieval=retrieval)
             self.stop_reason, self.error = "retriever_error", retrieval.error
             return
-        observation = prompts.observation(retrieval.passages, self.settings.max_observation_tokens)
+        observation = _observation(retrieval, prompts, self.settings.max_observation_tokens)
         self.turns[-1] = replace(self.turns[-1], retrieval=retrieval, observation=observation)
         ids = self._encode(observation)
         if len(ids) >= self.room:  # neither the block nor the answer may be cut: the trajectory ends here
             self.stop_reason = "length"
             return
         self._insert(ids)
+        self._begin_message(self._turn_prefix())
 
     def finish(self) -> Trajectory:
         if not any(self.loss_mask):  # nothing could be sampled: one masked token keeps the record trainable
@@ -149,6 +164,13 @@ class _Conversation:
             tuple(self.logprobs), tuple(self.turns), self.stop_reason or "length", self.answer,
             self.request.step, self.request.sample, self.error,
         )
+
+
+def _observation(retrieval: Retrieval, prompts: Prompts, max_tokens: int) -> str:
+    """Return the block that the policy reads: the passages, or what was made of them."""
+    if retrieval.condensed is None:
+        return prompts.observation(retrieval.passages, max_tokens)
+    return prompts.condensed_observation(retrieval.condensed, max_tokens)
 
 
 def rollout(
@@ -226,6 +248,7 @@ def _turn_to_dict(turn: Turn) -> dict[str, Any]:
             "source": r.source, "noisy": r.noisy, "cached": r.cached, "wall_seconds": r.wall_seconds,
             "n_prompt_tokens": r.n_prompt_tokens, "n_generated_tokens": r.n_generated_tokens, "error": r.error,
             "passages": [asdict(p) for p in r.passages],
+            **({} if r.condensed is None else {"condensed": r.condensed}),
         }
     return made
 
@@ -253,7 +276,7 @@ def _turn_from_dict(made: dict[str, Any], question: Question, row: Mapping[str, 
         passages = tuple(Passage(**p) for p in r["passages"])
         retrieval = Retrieval(
             request, passages, r["source"], r["noisy"], r["cached"], r["wall_seconds"], r["n_prompt_tokens"],
-            r["n_generated_tokens"], r["error"],
+            r["n_generated_tokens"], r["error"], r.get("condensed"),
         )
     return Turn(made["text"], made["action"], made["content"], retrieval, made["observation"])
 

@@ -62,7 +62,8 @@ class SearchRequest:
 
     step / sample / turn: counters that, with the run seed and the question id, key every random
     draw (rule 11).  noise_probability: chance in [0, 1] that a simulator answers with misleading
-    passages; real engines ignore it.
+    passages; real engines ignore it.  context: what the policy wrote and read before the query, for who
+    condenses passages with respect to it; not stored and not compared, since the turns hold it.
     """
 
     query: str
@@ -71,6 +72,7 @@ class SearchRequest:
     sample: int = 0
     turn: int = 0
     noise_probability: float = 0.0
+    context: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Retrieval:
     where there is none.  cached: answered from the replay cache (not paid again).
     error: reason of a final failure; then ``passages`` is empty.  n_prompt_tokens and
     n_generated_tokens: tokens a simulator read and wrote for it (0 for real engines).
+    condensed: what was made of the passages and is shown in their place; None to show the passages.
     """
 
     request: SearchRequest
@@ -92,6 +95,7 @@ class Retrieval:
     n_prompt_tokens: int = 0
     n_generated_tokens: int = 0
     error: str | None = None
+    condensed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
-METHODS = ("direct", "cot", "rag", "search", "forced")  # ways to use the untrained policy
+METHODS = (  # ways to use the untrained policy
+    "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",
+)
 # Searches under which the policies are tried besides the clean ones of the headline.
 CONDITIONS = ("homonyms", "corrupt-0.25", "corrupt-0.5", "corrupt-0.75", "random", "empty", "later")
 _METHOD = f"({'|'.join(METHODS)})"

@@ -1,7 +1,7 @@
 """Evaluation with the real engine: methods produce predictions, the runner stores and counts them,
 statistics turns them into scores with intervals.
 
-    methods.py        who answers: direct, cot, rag, search, forced, and trained policies
+    methods/          who answers: direct, cot, rag, search ..., and trained policies; template.py for your own
     runner.py         every question exactly once per method and seed, decoding settings in every row
     kept.py           whole trajectories of a draw of the questions, for reading
     row_facts.py      columns of a row that no score shows: valid actions, searches needed, where it failed

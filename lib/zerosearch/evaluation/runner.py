@@ -129,7 +129,7 @@ def decoding(method: Method) -> dict[str, Any]:
     """Return the settings under which a method answers, as stored in each of its rows."""
     bench, settings = method.bench, method.bench.settings
     return {
-        "policy": bench.policy, "retriever": bench.retriever.name if method.max_searches else "",
+        "policy": bench.policy, "retriever": method.searched if method.max_searches else "",
         "temperature": float(settings.temperature), "sampling_seed": settings.run_seed,
         "max_searches": method.max_searches,
         "passages_per_query": bench.passages_per_query if method.max_searches else 0,

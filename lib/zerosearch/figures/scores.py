@@ -21,12 +21,14 @@ from zerosearch.figures.style import (
 
 STAGE = "04"
 _COLUMNS = ["method", "dataset", "metric", "value", "n", "low", "high"]
-PUBLISHED_METHODS = {"Direct Answer": "direct", "RAG": "rag", "Search-R1-base": "search-r1",
+PUBLISHED_METHODS = {"Direct Answer": "direct", "CoT": "cot", "RAG": "rag", "RA-Agent": "ra-agent",
+                     "Search-o1": "search-o1", "R1-base": "r1", "Search-R1-base": "search-r1",
                      "ZeroSearch-base": "zerosearch"}
+_ALWAYS_BESIDE = {"direct", "rag", "search-r1", "zerosearch"}  # the others where this run has them too
 _BESIDE = (f"Left, filled: this workbook's questions, corpus and policy, {INTERVAL}. Right, hollow: printed "
            "numbers for {policy} (base) in arXiv 2505.04588, without intervals. Compare orders and gaps, not "
            "heights.")
-_BESIDE_NOTE = ("Published Bamboogle: 125 questions for Direct and RAG, 72 for the two trained rows. The "
+_BESIDE_NOTE = ("Published Bamboogle: 125 questions for untrained methods, 72 for trained rows. The "
                 "reference scorer tests containment under the name EM; ours is strict.")
 
 
@@ -146,11 +148,13 @@ def published_beside_ours(
     need(theirs, ["policy"], f"published_beside_ours (policy {policy!r})", STAGE)
     theirs = theirs.assign(method=theirs["method"].map(PUBLISHED_METHODS))
     ours = scores[(scores["metric"] == metric) & scores["method"].isin(set(PUBLISHED_METHODS.values()))]
+    theirs = theirs[theirs["method"].isin(_ALWAYS_BESIDE | set(ours["method"]))]
     average = average_scores(ours if len(ours) else scores, metric).assign(dataset="average")
     ours = pd.concat([ours[ours["dataset"] != "average"], average], ignore_index=True)
     sets = in_order([*ours["dataset"], *theirs["dataset"]], list(DATASET_LABELS))
+    height = max(0.52, 0.11 * max(theirs["method"].nunique(), ours["method"].nunique()))
     figure, grid = frame(
-        9.6, 0.55 + 0.52 * len(sets), _beside_finding(average, theirs, policy), _BESIDE.format(policy=policy),
+        9.6, 0.55 + height * len(sets), _beside_finding(average, theirs, policy), _BESIDE.format(policy=policy),
         note=_BESIDE_NOTE, columns=2, sharey=True,
     )
     left, right = grid[0]
@@ -170,9 +174,10 @@ def _pairs(axes: Axes, table: pd.DataFrame, sets: list[str], filled: bool) -> No
     """Draw the methods of every data set, a little apart from each other."""
     methods = in_order(table["method"], list(LOOKS))
     means = table.groupby(["method", "dataset"])[["value", "low", "high"]].mean()
+    apart = min(0.19, 0.84 / len(methods))
     for position, method in enumerate(methods):
         how = look(method, position)
-        shift = (position - (len(methods) - 1) / 2) * 0.19
+        shift = (position - (len(methods) - 1) / 2) * apart
         for row, dataset in enumerate(sets):
             if (method, dataset) in means.index:
                 value, low, high = means.loc[(method, dataset)]

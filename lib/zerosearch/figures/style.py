@@ -63,8 +63,16 @@ LOOKS = {
     "rag": Look("RAG", PURPLE, "D"),
     "search": Look("Untrained, may search", "#4A5562", "v"),
     "forced": Look("Untrained, forced to search", GREEN, "P"),
+    "ra-agent": Look("RA-Agent", "#4A5562", "X"),
+    "search-o1": Look("Search-o1", GREEN, "X"),
+    "own-search": Look("Own search, from memory", "#4A5562", "<"),
+    "sft": Look("SFT on answers", "#8A94A0", "p"),
+    "r1": Look("R1, no search", PURPLE, "p"),
+    "self-search": Look("Self-search, SSRL", PURPLE, "h"),
+    "rejection": Look("Rejection sampling", BLUE, "h"),
     "search-r1": Look("Search-R1, real engine", BLUE, "s"),
     "zerosearch": Look("ZeroSearch, simulator", VERMILLION, "o"),
+    "prompted": Look("Prompted simulator", ORANGE, "v"),
     "untuned": Look("Untuned simulator", ORANGE, "^"),
 }
 DATASET_LABELS = {

@@ -46,6 +46,18 @@ class ReplayableRetriever(Retriever, Protocol):
         ...
 
 
+class NoRetriever:
+    """Stands where a retriever is asked for and no search may be made."""
+
+    name = "none"
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
+        """Return nothing for no requests; ValueError for any other call."""
+        if requests:
+            raise ValueError(f"retriever 'none': expected no search, found {requests[0].query!r}")
+        return []
+
+
 def check_passages_per_query(k: int) -> int:
     """Return k if it is a possible number of passages per query (1 to 20), else raise ValueError."""
     if not 1 <= k <= MAX_PASSAGES:

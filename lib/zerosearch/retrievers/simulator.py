@@ -79,11 +79,15 @@ class SimulatorRetriever:
     def _uniform(self, purpose: str, r: SearchRequest) -> float:
         return seeds.uniform(self.run_seed, purpose, r.step, r.question.id, r.sample, r.turn)
 
-    def _generation_request(self, r: SearchRequest, noisy: bool) -> GenerationRequest:
-        text = self.prompts.simulator_prompt(
-            r.query, r.question.question, r.question.golden_answers[0], not noisy, self.k
+    def prompt(self, request: SearchRequest, useful: bool) -> str:
+        """Return what the model is asked for this search."""
+        question = request.question
+        return self.prompts.simulator_prompt(
+            request.query, question.question, question.golden_answers[0], useful, self.k
         )
-        ids = prompt_ids(self.prompts.tokenizer, text)
+
+    def _generation_request(self, r: SearchRequest, noisy: bool) -> GenerationRequest:
+        ids = prompt_ids(self.prompts.tokenizer, self.prompt(r, not noisy))
         seed = seeds.derive_seed(self.run_seed, "simulator", r.step, r.question.id, r.sample, r.turn)
         return GenerationRequest(tuple(ids), seed, self.max_new_tokens, self.temperature)
 

@@ -2,44 +2,109 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 from zerosearch.curriculum import Curriculum, constant
+from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.labels import Pair
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers import open_engine
-from zerosearch.retrievers.base import FailureLimit, Retriever
+from zerosearch.retrievers.base import FailureLimit, NoRetriever, Retriever
+from zerosearch.retrievers.by_policy import PolicyWriter, SelfRetriever
+from zerosearch.retrievers.prompted import PromptedSimulatorRetriever, Shown
 from zerosearch.retrievers.simulator import SimulatorRetriever
 from zerosearch.schema import Passage
 from zerosearch.training.arms import Arm
+from zerosearch.training.simulator_data import drop_leaks, examples_from_pairs
 
 SIMULATOR_TEMPERATURE = 0.8  # as in the published code
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What may be asked for when a retriever is opened; see ``open_retriever``."""
+
+    k: int
+    seed: int
+    passages: Sequence[Passage]
+    simulator: Path | str | None
+    max_new_tokens: int
+    pairs: Sequence[Pair]
+    policy: tuple[Engine, Prompts] | None
+    temperature: float
+
+
 def open_retriever(
     arm: Arm, *, k: int, seed: int, passages: Sequence[Passage] = (), simulator: Path | str | None = None,
-    max_new_tokens: int = 160,
+    max_new_tokens: int = 160, pairs: Sequence[Pair] = (), policy: tuple[Engine, Prompts] | None = None,
+    temperature: float = 1.0,
 ) -> Retriever:
     """Return what an arm's policy searches while it learns, k passages per query.
 
     Training stops with the reason when more than a tenth of its searches fail (rule 10).
 
     passages: the corpus, for a real engine.  simulator: the model that writes passages, for an arm that
-    searches one: the folder of the tuned one, or for ``untuned`` the name of its base.
-    seed: of the run, keys the simulator's draws.  max_new_tokens: its budget for all passages together.
+    searches one: the folder of the tuned one, or for the others the name of its base.  pairs: searches of
+    stage 01, for the examples of a prompted simulator.  policy: (engine, prompts) of the policy that is
+    trained, and its sampling temperature, for an arm whose policy searches itself.
+    seed: of the run, keys the draws of whoever writes.  max_new_tokens: budget for all passages together.
     """
-    if not arm.simulated:
-        return FailureLimit(open_engine(arm.retriever, passages, k))
-    if simulator is None:
-        raise ValueError(f"arm {arm.name!r}: expected the folder or name of its simulator, found none")
-    model, tokenizer = models.load(str(simulator))
-    prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-    engine = TransformersEngine(model, tokenizer, name=arm.retriever, stop_strings=())
-    retriever = SimulatorRetriever(engine, prompts, k, seed, SIMULATOR_TEMPERATURE, max_new_tokens)
+    needs = Needs(k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature)
+    return OPENERS[arm.retriever](arm, needs)
+
+
+def _none(arm: Arm, needs: Needs) -> Retriever:
+    return NoRetriever()
+
+
+def _real(arm: Arm, needs: Needs) -> Retriever:
+    return FailureLimit(open_engine(arm.retriever, needs.passages, needs.k))
+
+
+def _itself(arm: Arm, needs: Needs) -> Retriever:
+    if needs.policy is None:
+        raise ValueError(f"arm {arm.name!r}: expected the engine and the prompts of its policy, found none")
+    writer = PolicyWriter(*needs.policy, needs.seed, needs.temperature, needs.max_new_tokens)
+    return SelfRetriever(writer, needs.k)
+
+
+def _simulator(arm: Arm, needs: Needs) -> Retriever:
+    engine, prompts = _simulator_engine(arm, needs)
+    retriever = SimulatorRetriever(engine, prompts, needs.k, needs.seed, SIMULATOR_TEMPERATURE, needs.max_new_tokens)
     retriever.name = arm.retriever  # the ledger tells the tuned one, which cost a tuning, from its base
     return FailureLimit(retriever)
+
+
+def _prompted(arm: Arm, needs: Needs) -> Retriever:
+    engine, prompts = _simulator_engine(arm, needs)
+    return FailureLimit(PromptedSimulatorRetriever(
+        engine, prompts, shown_examples(needs.pairs), needs.k, needs.seed, SIMULATOR_TEMPERATURE, needs.max_new_tokens
+    ))
+
+
+def _simulator_engine(arm: Arm, needs: Needs) -> tuple[Engine, Prompts]:
+    if needs.simulator is None:
+        raise ValueError(f"arm {arm.name!r}: expected the folder or name of its simulator, found none")
+    model, tokenizer = models.load(str(needs.simulator))
+    prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+    return TransformersEngine(model, tokenizer, name=arm.retriever, stop_strings=()), prompts
+
+
+OPENERS: dict[str, Callable[[Arm, Needs], Retriever]] = {
+    "bm25": _real, "simulator": _simulator, "simulator-base": _simulator, "simulator-prompted": _prompted,
+    "self": _itself, "none": _none,
+}
+"""An arm's ``retriever`` -> what opens it."""
+
+
+def shown_examples(pairs: Sequence[Pair]) -> list[Shown]:
+    """Return what a prompted simulator is shown of the searches of stage 01: the judge's labels, and no leaks."""
+    examples, _ = drop_leaks(examples_from_pairs(pairs))
+    return [Shown(e.query, e.question, e.golden_answer, e.useful, e.passages) for e in examples]
 
 
 def open_curriculum(arm: Arm, steps: int, start: float, end: float, base: float) -> Curriculum:

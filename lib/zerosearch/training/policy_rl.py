@@ -3,7 +3,7 @@
 ``train_policy`` joins the pieces (rollouts, reward, curriculum, ``PolicyTrainer``) and writes, while
 it runs: one row per step in ``metrics.jsonl``, ledger events, sampled trajectories, checkpoints.
 An interrupted run goes on from its last complete checkpoint and ends with the same numbers.
-Called by notebook 03; evaluation is another stage's work.
+Called by ``arm_training``; evaluation is another stage's work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Protocol, Sequence
 
 import pandas as pd
 import torch
@@ -29,11 +29,13 @@ from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.ledger import step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries
-from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout, trajectories_to_table
+from zerosearch.retrievers.by_policy import SELF
+from zerosearch.rollout import RolloutSettings, rollout, trajectories_to_table
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
 from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
 from zerosearch.training import checkpoints
+from zerosearch.training.asking import Asking
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
 
@@ -65,6 +67,7 @@ def train_policy(
     rollout_settings: RolloutSettings,
     engine: Engine | None = None,
     identity: Mapping[str, Any] | None = None,
+    asking: Asking = Asking(),
 ) -> pd.DataFrame:
     """Train policy_model in place and return its history, one row per step (see ``step_metrics``).
 
@@ -72,15 +75,15 @@ def train_policy(
     retriever: a simulator or a real engine.  curriculum: noise probability per step; its length must
     be settings.steps.  engine: generates with policy_model's own weights; made here when None.
     identity: whatever else names this run (model name, input hashes); a checkpoint is resumed from
-    only when it and all settings are the same.
+    only when it and all settings are the same.  asking: the prompt, and whether the policy may search.
     """
     checkpoints.require_base(policy_model)
-    _check_questions(questions, settings, curriculum, rollout_settings)
+    check_questions(questions, settings, curriculum, rollout_settings)
     fingerprint = {
-        **run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings),
+        **run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings, asking),
         "identity": dict(identity or {}),
     }
-    run = _Run(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever))
+    run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
     run.engine = engine or TransformersEngine(policy_model, tokenizer)
     run.device = policy_model.device.type
     trainer = PolicyTrainer(
@@ -95,7 +98,7 @@ def train_policy(
         trainer.train_from(found, settings.steps)
     policy_model.eval()
     run.join_trajectories()
-    return pd.DataFrame(run.history)
+    return run.table()
 
 
 def finish_training(stage: Stage) -> None:
@@ -110,9 +113,9 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 def run_fingerprint(
     questions: Sequence[Question], model: PreTrainedModel, retriever: str,
-    settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
+    settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings, asking: Asking = Asking(),
 ) -> dict[str, Any]:
-    """Return what a checkpoint must agree with to be resumed from: settings, questions, base weights.
+    """Return what a checkpoint must agree with to be resumed from: settings, prompt, questions, base weights.
 
     save_every, kept_per_step and micro_batch_tokens change no result and are left out.
     """
@@ -125,23 +128,30 @@ def run_fingerprint(
     return {
         "settings": {k: v for k, v in asdict(settings).items() if k not in free},
         "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
-        "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
+        "asking": asdict(asking), "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
     }
 
 
-class _Run:
+class UpdatesTimed(Protocol):
+    """What a run asks of its trainer: wall seconds of the last update."""
+
+    training_seconds: float
+
+
+class PolicyRun:
     """One training under way: makes rollouts for the trainer, writes down what each step gave."""
 
     engine: Engine
-    trainer: PolicyTrainer
+    trainer: UpdatesTimed
     device: str
 
     def __init__(
         self, stage: Stage, settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
-        prompts: Prompts, retriever: TimedRetriever,
+        prompts: Prompts, retriever: TimedRetriever, asking: Asking = Asking(),
     ):
         self.stage, self.settings, self.curriculum = stage, settings, curriculum
         self.rollout_settings, self.prompts, self.retriever = rollout_settings, prompts, retriever
+        self.asking = asking
         self.history: list[dict[str, Any]] = []
         self._started = self._rollout_seconds = 0.0
 
@@ -158,7 +168,7 @@ class _Run:
         """Return one scored trajectory per slot, all of one step, at that step's noise."""
         self._started = time.perf_counter()
         noise = self.curriculum.noise(slots[0].step)
-        requests = [RolloutRequest(s.question, s.step, s.sample, noise_probability=noise) for s in slots]
+        requests = [self.asking.request(self.prompts, s.question, s.step, s.sample, noise) for s in slots]
         trajectories = rollout(requests, self.engine, self.retriever, self.prompts, self.rollout_settings)
         self._rollout_seconds = time.perf_counter() - self._started
         return ScoredBatch(score_trajectories(trajectories, self.settings.reward), noise)
@@ -186,7 +196,7 @@ class _Run:
         event("tokens", role="policy", model=self.engine.name, **tokens)
         for fields in retrieval_events(retrievals):
             event(**fields)
-        answering = "simulator" if any(r.n_generated_tokens for r in retrievals) else "retriever"
+        answering = _answering(retrievals)
         spent = (("policy_rollout", seconds.rollout), (answering, seconds.simulator),
                  ("policy_training", seconds.training))
         for role, wall in spent:
@@ -204,6 +214,12 @@ class _Run:
         folder = self.stage.path(PARTS)
         files.write_table(folder / f"step_{report.step:06d}.parquet", table)
 
+    def table(self) -> pd.DataFrame:
+        """Return the history, one row per step; what was not measured is NaN."""
+        table = pd.DataFrame(self.history)
+        empty = table.columns[table.isna().all()]
+        return table.astype(dict.fromkeys(empty, float))
+
     def join_trajectories(self) -> None:
         """Write the sampled trajectories of all steps as one table."""
         folder = self.stage.path(PARTS)
@@ -211,6 +227,13 @@ class _Run:
         if parts:
             tables = [pd.read_parquet(part) for part in parts]
             self.stage.write_table(pd.concat(tables, ignore_index=True), TRAJECTORIES)
+
+
+def _answering(retrievals: Sequence[Retrieval]) -> str:
+    """Return the role of what answered the searches, for the seconds that it took."""
+    if any(r.source == SELF for r in retrievals):
+        return "policy_rollout"
+    return "simulator" if any(r.n_generated_tokens for r in retrievals) else "retriever"
 
 
 def retrieval_events(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
@@ -227,15 +250,15 @@ def retrieval_events(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
     return events
 
 
-
-def _check_questions(
+def check_questions(
     questions: Sequence[Question], settings: RLSettings, curriculum: Curriculum,
     rollout_settings: RolloutSettings,
 ) -> None:
+    """Refuse evaluation questions, a curriculum of another length, and greedy decoding (ValueError)."""
     evaluation = [q.id for q in questions if q.split != "train"]
     if evaluation:
-        raise ValueError(f"policy RL: expected training questions, found {evaluation[0]!r} of split 'eval'")
+        raise ValueError(f"policy training: expected training questions, found {evaluation[0]!r} of split 'eval'")
     if curriculum.total_steps != settings.steps:
         raise ValueError(f"curriculum: expected {settings.steps} steps, found {curriculum.total_steps}")
     if rollout_settings.temperature <= 0:
-        raise ValueError("policy RL: expected a sampling temperature above 0, found greedy decoding (0)")
+        raise ValueError("policy training: expected a sampling temperature above 0, found greedy decoding (0)")

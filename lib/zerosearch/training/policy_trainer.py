@@ -131,6 +131,11 @@ def trainer_arguments(settings: RLSettings, folder: Path) -> GRPOConfig:
     )
 
 
+def short_rise(optimizer: Any, warmup_steps: int) -> LambdaLR:
+    """Return the schedule of all policies: a short linear rise that starts above zero, then constant."""
+    return LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / (warmup_steps + 1)))
+
+
 class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
     """Trains a policy on trajectories that ``roll_out`` makes for slots.
 
@@ -244,8 +249,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Return the schedule: a short linear rise that starts above zero, then constant."""
-        rise = self.settings.warmup_steps + 1
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda done: min(1.0, (done + 1) / rise))
+        self.lr_scheduler = short_rise(optimizer or self.optimizer, self.settings.warmup_steps)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
