@@ -60,28 +60,32 @@ from IPython.display import Markdown, display
 
 from zerosearch import artifacts, display as show, explorer, explorer_records, figures
 from zerosearch.curriculum import Curriculum, mean_rise
+from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.labels import table_to_pairs
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.questions import read_corpus, read_questions
-from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
+from zerosearch.rollout import RolloutSettings, rollout
 from zerosearch.scoring import f1
 from zerosearch.stage_parameters import Stage03
-from zerosearch.training import arm_setup, arms, objective, policy_rl
+from zerosearch.training import arm_setup, arm_training, arms, asking, objective, policy_rl
 from zerosearch.training.advantages import group_advantages
 from zerosearch.training.policy_trainer import RLSettings
 
 torch.set_num_threads(threads)
 
 # %% [markdown]
-# An **arm** is one way to train. The arms differ in *what answers the searches*, and in nothing else:
-# same base policy, same questions in the same order, same reward, same number of steps. `untuned` shows what
-# the tuning of notebook 02 is worth: its simulator is the base, which was never told what is useful.
+# An **arm** is one way to train. The arms differ in *what answers the searches* (or whether there are any), two
+# also in what is learned from (`trainer`), and in nothing else: same base policy, same questions in the same
+# order, same number of steps. `untuned` shows what the tuning of notebook 02 is worth: its simulator is the
+# base, which was never told what is useful. `rejection` asks what is left of reinforcement learning when the
+# base's own right trajectories are simply copied.
 
 # %%
 chosen = arms.get_arm(arm)
 parameters = {field.name: globals()[field.name] for field in fields(Stage03)}
 stage = artifacts.open_stage(run, "03", parameters, arm=arm, seed=seed)
-display(show.table(pd.DataFrame(arms.ARMS.values())[["name", "retriever", "curriculum", "description"]]))
+display(show.table(pd.DataFrame(arms.ARMS.values())[["name", "retriever", "curriculum", "trainer", "description"]]))
 print(f"this run: {chosen.label}, seed {seed}; files go to {stage.dir.name} of {stage.dir.parent.name}")
 
 # %% [markdown]
@@ -97,6 +101,7 @@ print(f"this run: {chosen.label}, seed {seed}; files go to {stage.dir.name} of {
 questions = [q for q in read_questions(stage.require("00", "questions.jsonl")) if q.split == "train"]
 policy, tokenizer = models.load(policy_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+engine = TransformersEngine(policy, tokenizer)
 one = questions[0]
 print(f"{len(questions):,} training questions, e.g. {one.question!r} -> {one.golden_answers[0]!r}")
 print(f"policy: {policy.num_parameters():,} parameters, vocabulary of {len(tokenizer):,} tokens")
@@ -203,9 +208,11 @@ print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.toli
 # %%
 passages = read_corpus(stage.require("00", "corpus.jsonl"))
 simulator = stage.require("02", "simulator") if chosen.retriever == "simulator" else simulator_model
+prompted = chosen.retriever == "simulator-prompted"
+pairs = table_to_pairs(pd.read_parquet(stage.require("01", "pairs.parquet"))) if prompted else ()
 retriever = arm_setup.open_retriever(
-    chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator,
-    max_new_tokens=max_observation_tokens,
+    chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator, pairs=pairs,
+    policy=(engine, prompts), temperature=temperature, max_new_tokens=max_observation_tokens,
 )
 curriculum = arm_setup.open_curriculum(chosen, steps, noise_start, noise_end, noise_base)
 print(f"{chosen.label} searches {retriever.name!r}; noise at the last step: {curriculum.noise(steps):.2f}")
@@ -225,9 +232,11 @@ limits = RolloutSettings(
 
 def try_question(question, step: int):
     """Sample one group without noise and return its scored trajectories."""
-    engine = policy_rl.TransformersEngine(policy, tokenizer)
-    requests = [RolloutRequest(question, step, sample) for sample in range(group_size)]
-    return policy_rl.score_trajectories(rollout(requests, engine, retriever, prompts, limits))
+    asked = asking.asking_of(chosen)
+    requests = [asked.request(prompts, question, step, sample) for sample in range(group_size)]
+    made = policy_rl.score_trajectories(rollout(requests, engine, retriever, prompts, limits))
+    engine.counts.take()  # looking is no part of the training's account
+    return made
 
 # %% [markdown]
 # One group of one question, sampled by the untrained policy. Prediction: how many of them search?
@@ -268,9 +277,9 @@ settings = RLSettings(
     steps=steps, questions_per_step=questions_per_step, group_size=group_size, learning_rate=learning_rate,
     kl_weight=kl_weight, clip=clip, seed=seed, save_every=save_every,
 )
-history = policy_rl.train_policy(
-    questions, policy, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
-    rollout_settings=limits, identity={"arm": arm, "inputs": stage.inputs},
+history = arm_training.train_arm(
+    chosen, questions, policy, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
+    rollout_settings=limits, engine=engine, identity={"inputs": stage.inputs},
 )
 
 # %% [markdown]
