@@ -187,10 +187,14 @@ def quiet(axes: Axes, grid: str = "x") -> None:
     axes.tick_params(axis="y" if grid == "x" else "x", length=0)
 
 
-def plain(name: str) -> str:
-    """Return a column's name in words: ``golden_in_useful`` becomes "Golden in useful"."""
-    text = str(name).replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
+def plain(name: str, capital: bool = True) -> str:
+    """Return a column's name in words: ``golden_in_useful`` becomes "Golden in useful", ``forced_em`` "Forced EM".
+
+    capital: whether it begins with a capital letter, as a label does and a word inside a sentence does not.
+    """
+    words = [METRIC_LABELS.get(word, word) for word in str(name).replace("_", " ").split()]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:] if capital else text
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:

@@ -172,7 +172,7 @@ def ability_card(card: pd.DataFrame) -> Figure:
 
 
 def _ability(row: pd.Series) -> str:
-    return f"{plain(row['ability']).lower()} ({row['value']:.2f})"
+    return f"{plain(row['ability'], capital=False)} ({row['value']:.2f})"
 
 
 def _shares(axes: Axes, names: Sequence[str], label: str) -> None:
