@@ -134,8 +134,10 @@ def test_list(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_clean(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files.write_json(outputs / "mine" / "settings.json", {"profile": "smoke"})
     (outputs / "other").mkdir()
+    (outputs / "latest").symlink_to("mine")
     assert cli.main(["--clean", "mine", "--dry-run"]) == 0 and (outputs / "mine").exists()
     assert cli.main(["--clean", "mine"]) == 0 and not (outputs / "mine").exists()
+    assert not (outputs / "latest").is_symlink()
     assert cli.main(["--clean", "other"]) == 2 and (outputs / "other").exists()  # not a run's folder
     assert cli.main(["--clean", "reference"]) == 2
 

@@ -296,6 +296,9 @@ def _clean(name: str, dry_run: bool) -> int:
             path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
         )
         if not dry_run:
+            latest = folder.parent / "latest"
+            if latest.is_symlink() and latest.resolve() == folder.resolve():
+                latest.unlink()
             shutil.rmtree(folder)
     print(f"{'would delete' if dry_run else 'deleted'} {folder}, {freed / 2**20:.0f} MiB")
     return 0
