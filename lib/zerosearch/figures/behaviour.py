@@ -25,6 +25,7 @@ from zerosearch.figures.style import (
 
 STAGE = "04"
 ALL = "all"  # the row of ``search_calibration`` that holds all sets
+_ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.3}  # a legend over its axes
 _LOGARITHMIC = 20.0  # the tokens' axis is logarithmic where the largest is more than this times the smallest
 _CALIBRATION_COLUMNS = ["method", "dataset", "n_known", "n_unknown", "searched_known", "searched_unknown"]
 OUTCOME_LOOKS = {  # colour and hatch, in the order drawn
@@ -69,7 +70,7 @@ def efficiency(averages: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
     looks = [look(method, i) for i, method in enumerate(methods)]
     for axes, column in zip(grid[0], ("searches", "tokens")):
         name_points(axes, table[[column, "value"]].to_numpy(float), table[["low", "high"]].to_numpy(float),
-                    [how.short for how in looks], [how.color if how.color in (GREEN, BLUE) else INK for how in looks])
+                    [how.short for how in looks], [how.color for how in looks])
     return figure
 
 
@@ -86,7 +87,7 @@ def _point(axes: Axes, x: float, row: object, color: str, marker: str) -> None:
     """Draw a point with its vertical interval."""
     if math.isfinite(row.low) and math.isfinite(row.high):
         axes.plot([x, x], [row.low, row.high], color=color, lw=1.8, alpha=0.45, zorder=2)
-    axes.plot([x], [row.value], marker=marker, ms=7, color=color, mec="white", mew=0.7, ls="none", zorder=3)
+    axes.plot([x], [row.value], marker=marker, ms=7.5, color=color, mec="white", mew=0.4, ls="none", zorder=3)
 
 
 def _efficiency_axes(panels: Sequence[Axes], table: pd.DataFrame) -> None:
@@ -106,9 +107,11 @@ def _efficiency_axes(panels: Sequence[Axes], table: pd.DataFrame) -> None:
 
 def _efficiency_finding(table: pd.DataFrame) -> str:
     """Say what the best method and the next one scored, and what it took."""
-    told = [f"{look(row.method).short}: EM {row.value:.2f} with {row.searches:.1f} searches and {row.tokens:,.0f} tokens"
-            for row in table.sort_values("value", ascending=False, kind="stable").head(2).itertuples()]
-    return f"{told[0]} a question" + (f"; next, {told[1]}" if len(told) > 1 else "")
+    best, *rest = table.sort_values("value", ascending=False, kind="stable").head(2).itertuples()
+    text = (f"Highest EM: {look(best.method).short} {best.value:.2f} with {best.searches:.1f} searches and "
+            f"{best.tokens:,.0f} tokens a question")
+    return text + "".join(f"; next {look(row.method).short} {row.value:.2f} with {row.searches:.1f} and "
+                          f"{row.tokens:,.0f}" for row in rest)
 
 
 @styled
@@ -126,23 +129,23 @@ def search_calibration(table: pd.DataFrame) -> Figure:
     methods = in_order(list(drawn.index), list(LOOKS))
     silent = [look(method).label for method in whole.loc[~searched, "method"]]
     figure, grid = frame(
-        9.2, 1.25 + 0.36 * len(methods), _calibration_finding(drawn.loc[methods]),
+        9.2, 1.4 + 0.42 * len(methods), _calibration_finding(drawn.loc[methods]),
         f"Share of questions with a search; bars: {INTERVAL} (Wilson)."
         + (f" Never searching: {', '.join(silent)}." if silent else ""), note=_calibration_note(drawn),
     )
     axes = grid[0, 0]
-    _pair(axes, 0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), GREY, "o")
+    _pair(axes, 0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), GREY)
     for row, method in enumerate(methods, 1):
         how, own = look(method, row - 1), drawn.loc[method]
-        _pair(axes, row, _share(own, "known"), _share(own, "unknown"), how.color, how.marker)
-        axes.annotate(f"{int(own['n_known']):,} / {int(own['n_unknown']):,}", (1.0, row), xytext=(10, 0),
+        _pair(axes, row, _share(own, "known"), _share(own, "unknown"), how.color)
+        axes.annotate(f"{int(own['n_known']):,} / {int(own['n_unknown']):,}", (1.0, row), xytext=(12, 0),
                       xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=9)
-    axes.annotate("questions", (1.0, 0), xytext=(10, 0), xycoords=("axes fraction", "data"),
+    axes.annotate("questions\nknown / not", (1.0, 0), xytext=(12, 0), xycoords=("axes fraction", "data"),
                   textcoords="offset points", va="center", fontsize=9, color=GREY)
     axes.axhline(0.5, color=LIGHT, lw=0.8)
     _rows(axes, ["A perfect policy", *(look(method, i).label for i, method in enumerate(methods))])
     axes.set(xlim=(-0.03, 1.03), xlabel="share of questions with a search (0 to 1)")
-    figure.legend(handles=_calibration_keys(), loc="outside lower center", ncols=2)
+    axes.legend(handles=_calibration_keys(), ncols=2, **_ABOVE)
     return figure
 
 
@@ -153,14 +156,14 @@ def _share(own: pd.Series, kind: str) -> tuple[float, float, float]:
 
 
 def _pair(
-    axes: Axes, row: int, known: tuple[float, float, float], unknown: tuple[float, float, float], color: str, marker: str
+    axes: Axes, row: int, known: tuple[float, float, float], unknown: tuple[float, float, float], color: str
 ) -> None:
     """Draw the two shares of a method, hollow and filled, a little apart, and the line between them."""
     if math.isfinite(known[0]) and math.isfinite(unknown[0]):
-        axes.plot([known[0], unknown[0]], [row + 0.11, row - 0.11], color=color, lw=1.0, ls=":", zorder=1)
-    for (value, low, high), y, filled in ((known, row + 0.11, False), (unknown, row - 0.11, True)):
+        axes.plot([known[0], unknown[0]], [row + 0.17, row - 0.17], color=color, lw=1.0, ls=":", zorder=1)
+    for (value, low, high), y, filled in ((known, row + 0.17, False), (unknown, row - 0.17, True)):
         if math.isfinite(value):
-            whisker(axes, value, y, low, high, color, filled=filled, marker=marker, size=6.5)
+            whisker(axes, value, y, low, high, color, filled=filled, size=6.5)
 
 
 def _calibration_keys() -> list[Line2D]:
@@ -171,13 +174,13 @@ def _calibration_keys() -> list[Line2D]:
 def _calibration_finding(drawn: pd.DataFrame) -> str:
     """Name the method that tells best when to search, and how often it does."""
     gaps = (drawn["searched_unknown"] - drawn["searched_known"]).dropna()
-    if gaps.empty:
-        return "No method has questions of both kinds: none can tell when to search"
+    if not (gaps > 0).any():
+        return "No method searches more often where it must than where it need not"
     best = gaps.idxmax()
     own = drawn.loc[best]
     known, unknown = percent(own["searched_known"]), percent(own["searched_unknown"])
-    told = f"{look(best).short} searches for {unknown} of what it does not know and {known} of what it does"
-    return f"Best: {told}" if len(gaps) > 1 else told
+    told = f"{look(best).short}, for {unknown} of what it does not know and {known} of what it does"
+    return f"Tells best when to search: {told}" if len(gaps) > 1 else f"Searching: {told}"
 
 
 def _calibration_note(drawn: pd.DataFrame) -> str:
@@ -186,7 +189,7 @@ def _calibration_note(drawn: pd.DataFrame) -> str:
             "seeds each counts once a seed, and the interval is then too narrow.")
     borrowed = drawn.index[drawn["known_from"].str.contains("untrained")] if "known_from" in drawn else []
     names = ", ".join(look(method).short for method in borrowed)
-    return text + (f" Asked was the untrained policy for {names}." if names else "")
+    return text + (f" For {names} the untrained policy was asked." if names else "")
 
 
 @styled
@@ -217,7 +220,7 @@ def outcomes(table: pd.DataFrame) -> Figure:
         left += widths
     _rows(axes, [look(method, i).label for i, method in enumerate(methods)])
     axes.set(xlim=(0, 1), xlabel="share of questions (0 to 1)")
-    figure.legend(loc="outside lower center", ncols=len(kinds), columnspacing=1.2, handlelength=1.4)
+    axes.legend(ncols=len(kinds), columnspacing=1.2, handlelength=1.4, **_ABOVE)
     return figure
 
 
@@ -235,7 +238,7 @@ def _outcome_finding(shares: pd.DataFrame) -> str:
     if "right" not in shares:
         return "No method answers any question right"
     best = shares["right"].idxmax()
-    text = f"{look(best).short} answers {percent(shares.loc[best, 'right'])} right"
+    text = f"{look(best).short}: {percent(shares.loc[best, 'right'])} right"
     wrong = shares.loc[best].drop("right")
     if not (wrong > 0).any():
         return text

@@ -10,6 +10,8 @@ from typing import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patheffects import withStroke
 
 from zerosearch.figures.style import GREY
 
@@ -29,8 +31,10 @@ def name_points(
     """
     axes.figure.draw_without_rendering()  # settles the layout that the pixels below refer to
     pixels = axes.transData.transform(points)
+    halo = [withStroke(linewidth=2.2, foreground="white")]
     texts = [axes.annotate(name, point, xytext=(0, 0), textcoords="offset points", ha="center", va="center",
-                           fontsize=8.0, color=color) for name, point, color in zip(names, points, colors)]
+                           fontsize=8.0, color=_dark(color), path_effects=halo)
+             for name, point, color in zip(names, points, colors)]
     sizes = np.array([text.get_window_extent().size for text in texts]) + (4.0, 1.0)
     taken = [_boxes(pixels, np.full((len(pixels), 2), 9.0)), _bar_boxes(axes, points, bars)]
     prices = [np.full(len(pixels), _ON_POINT), np.full(len(pixels), _ON_BAR)]
@@ -68,6 +72,11 @@ def _edge(shift: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Return where the line from the point to the name's middle enters the name's box."""
     inside = np.min(size / 2 / np.maximum(np.abs(shift), 1e-9))
     return shift * (1.0 - min(inside, 1.0))
+
+
+def _dark(color: str) -> tuple[float, ...]:
+    """Return the colour dark enough to read small letters in it."""
+    return tuple(0.65 * part for part in to_rgb(color))
 
 
 def _boxes(middles: np.ndarray, sizes: np.ndarray) -> np.ndarray:
