@@ -55,11 +55,12 @@ def metric_rows() -> pd.DataFrame:
 
 def prediction_rows() -> pd.DataFrame:
     """Return two predictions, one right and one wrong, whose passages hold hostile text."""
-    columns = {"method": "zerosearch", "golden_answers": ["Grey Harp"], "n_searches": 1}
-    return pd.DataFrame([
-        {**columns, "question": "Who wrote it?", "transcript": f"<search>it</search>{HOSTILE}", "em": 1.0},
-        {**columns, "question": HOSTILE, "transcript": "no idea", "em": 0.0},
-    ])
+    columns = {"method": "zerosearch", "seed": 0, "dataset": "nq", "golden_answers": ["Grey Harp"], "n_searches": 1,
+               "n_tokens": 9, "stop_reason": "answer", "error": None}
+    right = {"question_id": "nq/1", "question": "Who wrote it?", "transcript": f"<search>it</search>{HOSTILE}",
+             "prediction": "Grey Harp", "em": 1.0}
+    wrong = {"question_id": "nq/2", "question": HOSTILE, "transcript": "no idea", "prediction": HOSTILE, "em": 0.0}
+    return pd.DataFrame([{**columns, **right}, {**columns, **wrong}])
 
 
 def write(run: str) -> None:

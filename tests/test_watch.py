@@ -20,6 +20,7 @@ from zerosearch import artifacts, cli, profiles, stalls, watch
 from zerosearch.console import Display
 from zerosearch.jobs import Board, Job
 from zerosearch.pipeline import Planned
+from zerosearch.processes import tree_rss_mib
 from zerosearch.progress import Progress
 from zerosearch.run_log import RunLog
 
@@ -186,7 +187,7 @@ def test_little_memory_names_the_job_and_the_parameter(
         clock.seconds += 1
     found = re.findall(r"memory: (\d+) MiB are available, most is held by stage 03 \(03_cur\w+\): (\d+) MiB", shown.getvalue())
     assert len(found) == 1 and "--set 03.questions_per_step=N); close other programs" in shown.getvalue()
-    own = psutil.Process().memory_info().rss / 2**20
+    own = tree_rss_mib(os.getpid())
     assert int(found[0][0]) > 0 and int(found[0][1]) == pytest.approx(own, rel=0.2)
 
 

@@ -268,8 +268,12 @@ class Stage:
         path = files.write_json(self.path(MANIFEST), manifest)
         shutil.rmtree(self.path("checkpoints"), ignore_errors=True)  # the results are whole: they have served
         self._write_attempt("finished", manifest=manifest)  # last: killed before this, it is continued, not repeated
-        self._lock.free()
+        self.release()
         return path
+
+    def release(self) -> None:
+        """Let other processes work in the folder; a stage that finishes, or a process that ends, does it by itself."""
+        self._lock.free()
 
     def _continues(self) -> bool:
         """Say whether the folder holds a cut-off attempt with these parameters, models and unchanged inputs."""

@@ -15,7 +15,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from zerosearch import files
-from zerosearch.errors import ConfigError
+from zerosearch.errors import ConfigError, WorkbookError
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,11 @@ class FolderLock:
             self._lock.acquire(timeout=patience_seconds)
         parent = psutil.Process().parent()
         family = {"holder": this_process().text(), "parent": ProcessId.of(parent).text() if parent else ""}
-        files.write_json(self._holder, family)
+        try:
+            files.write_json(self._holder, family)
+        except WorkbookError:  # the disk is full: nobody can work here, and nobody is kept out
+            self.free()
+            raise
 
     def free(self) -> None:
         """Give the lock back."""
