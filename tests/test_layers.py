@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "interrupts",
         "ledger",
         "parts",
+        "appended",
         "progress",
         "environment",
         "artifacts",

@@ -9,17 +9,12 @@ Failures are returned and not recorded.  Simulators are not replayed: they depen
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Sequence
 
-from filelock import FileLock
-
-from zerosearch.errors import BadInput
-from zerosearch.files import disk_problems
+from zerosearch.appended import AppendedLines
 from zerosearch.retrievers.base import ReplayableRetriever, check_rows
 from zerosearch.schema import Passage, Retrieval, SearchRequest
 
@@ -37,12 +32,8 @@ class ReplayCache:
         self.path, self.identity = Path(path), retriever.identity
         self.n_fresh = self.n_cached = 0
         self._answers: dict[str, tuple[Passage, ...]] = {}
-        self._read = self._n_lines = 0  # bytes and lines of the record that are in memory
         self._threads = threading.Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._processes = FileLock(f"{self.path}.lock")
-        with self._processes:
-            self._refresh()
+        self._record = AppendedLines(self.path, self._take, "a recorded answer", "its query will be asked again")
 
     def __len__(self) -> int:
         """Return the number of answers in memory (those of other engines in the same file included)."""
@@ -76,52 +67,17 @@ class ReplayCache:
         for start in range(0, len(requests), self.write_every):
             batch = requests[start : start + self.write_every]
             found = check_rows(batch, self._retriever.search(batch), self.name)
-            self._record([r for r in found if r.error is None])
+            self._record.append([self._line(r) for r in found if r.error is None])
             made.update((self._key(r.request.query), r) for r in found)
         return made
 
     def _key(self, query: str) -> str:
         return hashlib.sha256(f"{self.identity}\n{query}".encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _record(self, found: Sequence[Retrieval]) -> None:
-        """Append answers and wait until they are on the disk."""
-        lines = [json.dumps(self._line(r)) + "\n" for r in found]  # ASCII: a line cannot break inside a character
-        with self._processes:
-            self._refresh()
-            with disk_problems(self.path), self.path.open("ab") as file:
-                file.write("".join(lines).encode("ascii"))
-                file.flush()
-                os.fsync(file.fileno())
-                self._read = file.tell()
-        self._n_lines += len(lines)
-        self._answers.update((self._key(r.request.query), r.passages) for r in found)
-
     def _line(self, found: Retrieval) -> dict[str, object]:
         query = found.request.query
         passages = [asdict(p) for p in found.passages]
         return {"key": self._key(query), "engine": self.identity, "query": query, "passages": passages}
 
-    def _refresh(self) -> None:
-        """Take in what was appended since the last look; drop a torn last line.  Needs the file lock."""
-        if not self.path.exists():
-            return
-        with self.path.open("r+b") as file:
-            file.seek(self._read)
-            fresh = file.read()
-            whole = fresh[: fresh.rfind(b"\n") + 1]
-            if len(whole) < len(fresh):
-                file.truncate(self._read + len(whole))
-        for line in whole.splitlines():
-            self._n_lines += 1
-            self._take(line)
-        self._read += len(whole)
-
-    def _take(self, line: bytes) -> None:
-        try:
-            row = json.loads(line)
-            self._answers[row["key"]] = tuple(Passage(**p) for p in row["passages"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(
-                f"{self.path}:{self._n_lines}: expected a recorded answer, found a damaged line "
-                f"({type(error).__name__}: {error}); remove that line, and its query will be asked again"
-            ) from error
+    def _take(self, row: dict[str, Any]) -> None:
+        self._answers[row["key"]] = tuple(Passage(**p) for p in row["passages"])

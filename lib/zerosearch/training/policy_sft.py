@@ -10,7 +10,6 @@ Called by ``arm_training``.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +40,9 @@ from zerosearch.training.batching import MicroBatch, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.policy_rl import CHECKPOINTS, PolicyRun, check_questions, run_fingerprint
-from zerosearch.training.policy_trainer import RLSettings, ScoredBatch, Slot, StepReport, question_order, short_rise
+from zerosearch.training.policy_trainer import (
+    RLSettings, ScoredBatch, Slot, StepReport, accumulate, question_order, short_rise,
+)
 from zerosearch.training.simulator_sft import SFTSettings, sft_arguments
 from zerosearch.training.step_metrics import TimedRetriever, rollout_metrics
 
@@ -92,14 +93,7 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
         )
         model.train()
         self._entropy_sum, self._n_tokens = 0.0, sum(len(b.targets) for b in micro_batches)
-        started = time.perf_counter()
-        total = torch.zeros((), device=self.accelerator.device)
-        for micro_batch in micro_batches:
-            loss = self.compute_loss(model, micro_batch.to(self.accelerator.device))
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        self.training_seconds = time.perf_counter() - started
-        return total
+        return accumulate(self, model, micro_batches)
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: MicroBatch, return_outputs: bool = False,

@@ -219,14 +219,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         model.train()
         micro_batches = self._prepare_inputs(inputs)
         self._terms, self._entropy_sum = [], 0.0
-        started = time.perf_counter()
-        total = torch.zeros((), device=self.accelerator.device)
-        for micro_batch in micro_batches:
-            loss = self.compute_loss(model, micro_batch.to(self.accelerator.device))
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        self.training_seconds = time.perf_counter() - started
-        return total
+        return accumulate(self, model, micro_batches)
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: MicroBatch, return_outputs: bool = False,
@@ -265,6 +258,22 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         measured |= update_metrics(self._terms, self._entropy_sum, self.reference is not None)
         row = {"step": report.step, **report.metrics, **measured}
         self.on_step(StepReport(report.step, row, report.scored, report.advantages))
+
+
+def accumulate(trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
+    """Add up the gradient of a batch, micro-batch by micro-batch; return its loss, detached.
+
+    trainer: a transformers Trainer whose ``compute_loss`` weights micro-batches so that they sum to the batch;
+    ``training_seconds`` is set on it.
+    """
+    started, device = time.perf_counter(), trainer.accelerator.device
+    total = torch.zeros((), device=device)
+    for micro_batch in micro_batches:
+        loss = trainer.compute_loss(model, micro_batch.to(device))
+        trainer.accelerator.backward(loss)
+        total += loss.detach()
+    trainer.training_seconds = time.perf_counter() - started
+    return total
 
 
 def _scored_in_rollout(**_: Any) -> list[float]:
