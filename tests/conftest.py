@@ -19,8 +19,7 @@ settings.register_profile("workbook", deadline=None, derandomize=True)  # shared
 settings.load_profile("workbook")
 
 VARIABLE = "ZEROSEARCH_SHARED_DATA"
-_without_data: list[str] = []
-_without_browser: list[str] = []
+_NO_DATA, _NO_BROWSER = "real data: expected", "expected a Chromium"  # how reasons for skipping begin
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +30,7 @@ def _shared_data_folder() -> Path | None:
 
 
 @pytest.fixture
-def shared_data(request: pytest.FixtureRequest, _shared_data_folder: Path | None) -> Path:
+def shared_data(_shared_data_folder: Path | None) -> Path:
     """The folder with slices of the real data sets.
 
     Where it is missing, a test fails in continuous integration; elsewhere it is skipped and counted.
@@ -39,10 +38,9 @@ def shared_data(request: pytest.FixtureRequest, _shared_data_folder: Path | None
     if _shared_data_folder is not None:
         return _shared_data_folder
     found = os.environ.get(VARIABLE) or "nothing"
-    message = f"real data: expected {VARIABLE} to name a folder with qa/*.jsonl, found {found}"
+    message = f"{_NO_DATA} {VARIABLE} to name a folder with qa/*.jsonl, found {found}"
     if os.environ.get("CI"):
         pytest.fail(message)
-    _without_data.append(request.node.nodeid)
     pytest.skip(message)
 
 
@@ -57,11 +55,10 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Brow
 
 
 @pytest.fixture
-def browser(request: pytest.FixtureRequest, _browser: browsers.Browser | None) -> browsers.Browser:
+def browser(_browser: browsers.Browser | None) -> browsers.Browser:
     """A headless Chromium; where there is none, a test is skipped and counted."""
     if _browser is None:
-        _without_browser.append(request.node.nodeid)
-        pytest.skip(f"expected a Chromium ({', '.join(browsers.NAMES)}), found none; name one with {browsers.VARIABLE}")
+        pytest.skip(f"{_NO_BROWSER} ({', '.join(browsers.NAMES)}), found none; name one with {browsers.VARIABLE}")
     _browser.resize(1200, 900)
     _browser.prefer("light")
     return _browser
@@ -77,12 +74,10 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests had no real data to work on, and how many no browser."""
-    if _without_data:
-        terminalreporter.write_line(
-            f"{len(_without_data)} tests skipped for want of the real data slices; set {VARIABLE} to run them"
-        )
-    if _without_browser:
-        terminalreporter.write_line(
-            f"{len(_without_browser)} tests skipped for want of a Chromium; install one, or name it with "
-            f"{browsers.VARIABLE}, to run them"
-        )
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]  # of all workers
+    for what, needed in (
+        (_NO_DATA, f"the real data slices; set {VARIABLE}"),
+        (_NO_BROWSER, f"a Chromium; install one, or name it with {browsers.VARIABLE},"),
+    ):
+        if count := sum(what in reason for reason in reasons):
+            terminalreporter.write_line(f"{count} tests skipped for want of {needed} to run them")
