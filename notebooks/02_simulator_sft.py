@@ -325,7 +325,6 @@ display(show.table(gate))
 
 # %%
 stage.save_model(lambda folder: models.save(model, tokenizer, folder), "simulator")
-simulator_sft.finish_tuning(stage)
 stage.finish(
     examples=len(training), held_out=len(held_out), gate_passed=bool(gate["passed"].all()),
     useful=value("after", "useful", "answer_present"), leaked=value("after", "misleading", "answer_present"),

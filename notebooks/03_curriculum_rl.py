@@ -365,12 +365,11 @@ display(show.trajectory(best, tokenizer))
 # %% [markdown]
 # ## Keep the policy
 #
-# Weights and tokenizer together; the checkpoints have done their work. The manifest records parameters,
-# versions, seconds and the hashes of what was read and written.
+# Weights and tokenizer together. The manifest records parameters, versions, seconds and the hashes of what was
+# read and written; once it stands, the checkpoints have done their work and go.
 
 # %%
 stage.save_model(lambda folder: models.save(policy, tokenizer, folder), "policy")
-policy_rl.finish_training(stage)
 first, last = history.head(fifth).mean(), history.tail(fifth).mean()
 rewards = {"reward_first_fifth": first["reward_mean"], "reward_last_fifth": last["reward_mean"]}
 stage.finish(steps=len(history), **rewards);

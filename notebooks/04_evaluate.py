@@ -471,7 +471,6 @@ if n_bamboogle >= 125:
 
 # %%
 best = averages.query("dataset == 'average' and metric == 'em'").set_index("method")["value"]
-runner.remove_parts(parts)
 stage.finish(
     n_questions=len(questions), n_predictions=len(predictions), average_em=best.round(4).to_dict(),
     retriever_errors=int((predictions["stop_reason"] == "retriever_error").sum()),

@@ -74,6 +74,17 @@ def test_a_finished_stage(outputs: Path) -> None:
     assert artifacts.read_ledgers("a")["fresh"].tolist() == [1]
 
 
+def test_checkpoints_go_when_the_stage_is_finished_and_not_before(outputs: Path) -> None:
+    """Killed before the manifest stands, it must still have something to go on from."""
+    stage = open_stage("a", "03", {"steps": 3}, "zerosearch", 0)
+    stage.write_text("half", "checkpoints/checkpoint-2/weights")
+    stage.save_model(lambda folder: (folder / "weights").write_text("w"), "policy")
+    assert open_stage("a", "03", {"steps": 3}, "zerosearch", 0).path("checkpoints/checkpoint-2/weights").is_file()
+    stage.finish()
+    assert not stage.path("checkpoints").exists() and stage.path("policy/weights").is_file()
+    assert sorted(artifacts.read_manifest("a", "03", "zerosearch", 0)["outputs"]) == ["policy/weights"]
+
+
 def test_a_cut_off_attempt_goes_on(outputs: Path) -> None:
     before = open_stage("a", "03", {"steps": 3, "share": 0.5}, "zerosearch", 0)
     before.write_text("half", "checkpoint")

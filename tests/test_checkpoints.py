@@ -55,7 +55,6 @@ def test_other_settings_are_not_resumed_from(tmp_path: Path) -> None:
 def test_no_folder_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path / "none", FINGERPRINT) is None
     assert checkpoints.discard_unusable(tmp_path / "none", FINGERPRINT) == 0
-    checkpoints.remove_all(tmp_path / "none")
 
 
 def test_the_log_goes_back_with_the_checkpoint(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from zerosearch.rollout import RolloutSettings
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, SearchRequest
 from zerosearch.training.batching import make_micro_batches
 from zerosearch.training.policy_rl import (
-    finish_training,
     frozen_copy,
     retrieval_events,
     score_trajectories,
@@ -211,8 +210,6 @@ def test_a_finished_run_is_loaded_not_repeated(tmp_path: Path, monkeypatch: pyte
     stage, again, loaded = train(tmp_path)
     assert stage.progressed == [(4, 4)] and again["step"].tolist() == history["step"].tolist()
     assert torch.equal(weights(model), weights(loaded))
-    finish_training(stage)
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_other_settings_start_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -227,8 +226,3 @@ def fingerprint(method: Method, questions: Sequence[Question], batch_size: int) 
         [(q.id, q.question, q.golden_answers) for q in questions],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def remove_parts(parts: Path) -> None:
-    """Remove the part files, once the whole table is on disk."""
-    shutil.rmtree(parts, ignore_errors=True)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zerosearch.figures.style import (
-    BLUE, CYCLE, DATASET_LABELS, GREY, INK, INTERVAL, MARKERS, VERMILLION,
+    CYCLE, DATASET_LABELS, GREY, INK, INTERVAL, MARKERS, VERMILLION,
     count_span, frame, in_order, need, percent, plain, quiet, styled, whisker, wilson,
 )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Sequence
 
-from zerosearch import seeds
 from zerosearch.engines.base import Engine
 from zerosearch.errors import BadInput
 from zerosearch.prompts import Prompts

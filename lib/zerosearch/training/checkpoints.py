@@ -151,11 +151,6 @@ def discard_unusable(folder: Path, fingerprint: Mapping[str, Any]) -> int:
     return len(unusable)
 
 
-def remove_all(folder: Path) -> None:
-    """Delete the whole checkpoint folder, once the finished model is on disk elsewhere."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def cut_log(path: Path, last_step: int) -> list[dict[str, Any]]:
     """Keep the lines of a JSONL log whose ``step`` is at most last_step; return them.
 

@@ -14,7 +14,6 @@ import json
 import time
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, Mapping, Protocol, Sequence
 
 import pandas as pd
@@ -99,11 +98,6 @@ def train_policy(
     policy_model.eval()
     run.join_trajectories()
     return run.table()
-
-
-def finish_training(stage: Stage) -> None:
-    """Delete the checkpoints and what belongs to them, once the trained policy is saved."""
-    checkpoints.remove_all(stage.path(CHECKPOINTS))
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -156,11 +156,6 @@ def tune_simulator(
     return pd.DataFrame(log.rows)
 
 
-def finish_tuning(stage: Stage) -> None:
-    """Delete the checkpoints, once the tuned simulator is saved."""
-    checkpoints.remove_all(stage.path(CHECKPOINTS))
-
-
 def make_lessons(
     examples: Sequence[SimulatorExample], prompts: Prompts, settings: SFTSettings
 ) -> list[Lesson]:
