@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from zerosearch import artifacts, profiles
 from zerosearch.errors import ConfigError, MissingInput
 from zerosearch.profiles import load
-from zerosearch.stage_parameters import STAGE_CLASSES, Common
+from zerosearch.stage_parameters import METHODS, STAGE_CLASSES, Common
+from zerosearch.training.arms import ARMS
 
 
 @pytest.fixture
@@ -45,9 +46,18 @@ def test_smoke_equals_the_defaults(stage: str) -> None:
     assert load("smoke").stage(stage) == profiles.defaults(stage)
 
 
-def test_the_four_profiles_and_the_common_parameters_come_first() -> None:
-    assert profiles.names() == ("smoke", "laptop", "single_gpu", "a100_node")
+def test_the_profiles_and_the_common_parameters_come_first() -> None:
+    assert profiles.names() == ("smoke", "laptop", "full_table", "single_gpu", "a100_node")
     assert all(list(profiles.defaults(s))[:4] == [f.name for f in fields(Common)] for s in artifacts.STAGES)
+
+
+def test_the_full_table_is_the_laptop_with_more_rows() -> None:
+    full, laptop = profiles.read_profile("full_table"), profiles.read_profile("laptop")
+    assert set(full.arms) == set(ARMS) and set(laptop.arms) <= set(full.arms)
+    assert full.seeds == laptop.seeds and len(full.seeds) >= 3
+    assert set(full.stages["04"].pop("methods").split(",")) == set(METHODS)
+    laptop.stages["04"].pop("methods")
+    assert full.stages == laptop.stages
 
 
 def test_published_settings() -> None:

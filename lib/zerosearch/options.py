@@ -87,7 +87,7 @@ def _parser() -> Parser:
         description="Run the six notebooks, from questions to a priced report.",
     )
     add = parser.add_argument
-    add("--profile", type=_name, metavar="NAME", help="smoke, laptop (default), single_gpu or a100_node")
+    add("--profile", type=_name, metavar="NAME", help="smoke, laptop (default), full_table, single_gpu or a100_node")
     add("--run", type=_name, metavar="NAME", help="folder below outputs/ (default: the profile's name)")
     add(
         "--seeds", type=_seeds, metavar="0,1,2", help="seeds of the trained policies (default: the profile's)"

@@ -123,7 +123,7 @@ class Settings:
 def names() -> tuple[str, ...]:
     """Return the names of all profiles, the smallest machine first."""
     found = [path.stem for path in FOLDER.glob("*.yaml")]
-    known = ("smoke", "laptop", "single_gpu", "a100_node")
+    known = ("smoke", "laptop", "full_table", "single_gpu", "a100_node")
     return tuple(sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name)))
 
 
