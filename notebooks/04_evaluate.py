@@ -19,8 +19,11 @@
 # | | `later_corpus.jsonl`, `later_questions.jsonl` (00), where there are any |
 # | writes | `predictions.parquet`, `kept_trajectories.parquet`, `scores.parquet`, `averages.csv`, `verdicts.csv` |
 # | and | `comparisons.csv`, `outcomes.csv`, `search_calibration.csv`, `retrieval.csv`, `overlap.csv` |
-# | and | `condition_predictions.parquet`, `condition_averages.csv`, `freshness.csv`, seven figures |
+# | and | `condition_predictions.parquet`, `condition_averages.csv`, `freshness.csv`, figures |
+# | if asked for | `samples.parquet`, `pass_at_k.csv`; `judged.parquet`, `judge_agreement.csv` |
 # | time and memory | `smoke`: under a minute, 1 GB · `laptop`: several minutes, 1.5 GB |
+#
+# Each statistic below is worked out by hand on four numbers in `A1_statistics`.
 
 # %% [markdown]
 # ## What you will see
@@ -52,6 +55,10 @@ temperature: float = 0.0  # 0 is greedy
 batch_size: int = 256  # trajectories generated at a time
 policy_model: str = "micro/llama-base"  # the untrained policy
 n_bootstrap: int = 1000  # resamples of each interval
+samples_per_question: int = 0  # answers to sample beside the scored one, for pass@k, or none
+sampling_temperature: float = 1.0  # of these samples
+judge_url: str = ""  # OpenAI-compatible endpoint of a second judge, up to /v1, empty for none
+judge_model: str = ""  # the model it is asked for; its key comes from JUDGE_API_KEY
 
 # %%
 from dataclasses import fields
@@ -63,8 +70,8 @@ import torch
 from IPython.display import Markdown, display
 
 from zerosearch import artifacts, display as views, explorer, explorer_records, figures, published
-from zerosearch.evaluation import QA_METRIC, calibration, comparison, kept, methods as ways, overlap, robustness
-from zerosearch.evaluation import row_facts, runner, statistics, subsets
+from zerosearch.evaluation import QA_METRIC, calibration, comparison, judge, judged, kept, methods as ways
+from zerosearch.evaluation import overlap, pass_at_k, robustness, row_facts, runner, sampling, statistics, subsets
 from zerosearch.evaluation.conditions import open_condition
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
@@ -96,15 +103,10 @@ print("methods:", ", ".join(names), "| trained:", ", ".join(f"{arm}/seed{k}" for
 
 # %%
 metric = evaluate.load(str(QA_METRIC), keep_in_memory=True)
-toy = pd.DataFrame(
-    [("paris.", ["Paris"]), ("It is Paris", ["Paris"]), ("Rota", ["Nino Rota"]), ("1935", ["35"]),
-     ("", ["Paris"]), ("", ["---"])],
-    columns=["prediction", "golden"],
-)
-toy_scores = metric.compute(
-    predictions=list(toy["prediction"]), references=list(toy["golden"]), per_question=True
-)
-display(views.table(toy.assign(**toy_scores), digits=2))
+told, golden = ["paris.", "It is Paris", "Rota", "1935", "", ""], ["Paris", "Paris", "Nino Rota", "35", "Paris", "---"]
+toy_scores = metric.compute(predictions=told, references=[[answer] for answer in golden], per_question=True)
+toy = pd.DataFrame({"prediction": told, "golden": golden, **toy_scores})
+display(views.table(toy, digits=2))
 
 # %% [markdown]
 # `It is Paris` is no exact match, though a reader would accept it; cover EM accepts it; F1 lies between.
@@ -154,18 +156,24 @@ settings = RolloutSettings(
 )
 
 # %% [markdown]
-# ## Eight ways to answer
+# ## Ways to answer
 #
 # | method | policy | what it is shown |
 # |---|---|---|
-# | `direct` | untrained | the question; answers at once |
-# | `cot` | untrained | the question; thinks first |
+# | `direct`, `cot` | untrained | the question; answers at once, or thinks first |
 # | `rag` | untrained | the question and the passages found for it |
 # | `search` | untrained | the question; it may search |
 # | `forced` | untrained | the same, and its first message is made to begin as a search does |
-# | `search-r1` | trained on the real engine | as `search` |
+# | `ra-agent` | untrained | thought, action, observation, step by step |
+# | `search-o1` | untrained | as `search`, but it condenses what was found before it goes on |
+# | `own-search` | untrained | as `search`, but it writes the passages itself, from memory |
+# | `search-r1`, `rejection` | trained on the real engine, by rewards or on its own right trajectories | as `search` |
 # | `zerosearch` | trained on the simulator | as `search` |
-# | `untuned` | trained on the simulator's base, before its tuning | as `search` |
+# | `untuned`, `prompted` | trained on the simulator's base, without or with examples | as `search` |
+# | `self-search` | trained on passages that it writes itself | as `search`, with the real engine |
+# | `sft`, `r1` | trained without searches, on golden answers or by rewards | as `direct`; as `cot` |
+#
+# The parameters `methods` and `arms` say which of them take part.
 #
 # The row `forced` matters most: if forcing the untrained policy to search gave the same score, training
 # would only have brought out what was there. `untuned` asks the same of the simulator: how much of its
@@ -252,20 +260,10 @@ figure
 #
 # A score is the mean over questions. Other questions of the same kind would have given another one: the
 # bootstrap draws the questions again and again with replacement and reports the middle 95 % of the means.
-# How wide will that be for 150 questions and a true score of 0.5?
-
-# %%
-coins = pd.DataFrame({"question_id": range(150), "em": np.arange(150) % 2.0})
-coins = coins.assign(method="coin", arm="", seed=0, dataset="toy", cover_em=coins["em"], f1=coins["em"])
-coin_scores = statistics.score_table(coins, n_bootstrap, seed)
-display(views.table(coin_scores.query("dataset == 'toy' and metric == 'em'")))
-
-# %% [markdown]
-# About 0.08 to either side. Two methods on one set with 150 questions can differ by 0.05 and be equally
-# good. That is why there are seven sets, an average, and *paired* differences further down.
-#
-# A limit of such an interval: where no question at all was answered it has no width (for 0 of *n* the
-# truth may still be as high as 3/*n*).
+# For 150 questions and a true score of 0.5 that is about 0.08 to either side: two methods can differ by 0.05
+# on one set and be equally good. That is why there are seven sets, an average, and *paired* differences
+# further down. (Where no question at all was answered the interval has no width, though for 0 of *n* the
+# truth may be as high as 3/*n*.)
 #
 # **A second kind of luck is the training seed.** `scores` has one row per seed, whose interval is about
 # questions only. In `averages` the bootstrap draws both: first which trainings, then which questions (the
@@ -291,10 +289,13 @@ figure
 # `rag` makes one search with the question itself. Where a question needs one fact that is a fair deal;
 # where the second query depends on what the first brought up, it cannot work.
 #
-# ### EM, cover EM and F1 side by side
+# ### EM, cover EM and F1 side by side, and a second judge
 #
 # The same predictions, three columns, through the metric module. If cover EM stood far above EM, the
 # policy would be paid by it for wrapping or listing answers; a reward made of it invites exactly that.
+#
+# With `judge_url` a language model judges every answer as well. It accepts other wordings, and can be fooled:
+# its table says how often it agrees with EM (kappa: 0 is chance, 1 is perfect). It changes no score.
 
 # %%
 side_by_side = {
@@ -307,6 +308,11 @@ columns = pd.DataFrame(side_by_side).T
 by_row = predictions.groupby(["method", "seed"], sort=False)[list(statistics.METRICS)].mean()
 assert np.allclose(columns.to_numpy(), by_row.to_numpy()), "expected the module and the rows to agree"
 display(views.table(columns.rename_axis(["method", "seed"]).reset_index()))
+if judge_url:
+    seen = judged.judge_predictions(predictions, judge.JudgeSettings(judge_url, judge_model), stage.path("verdicts.jsonl"))
+    stage.write_table(seen[0], "judged.parquet")
+    stage.write_table(seen[1], "judge_agreement.csv")
+    display(views.table(seen[1], "The judge beside EM", digits=2))
 
 # %% [markdown]
 # (Means over all questions here, not over sets, so the numbers differ a little from the table above.)
@@ -374,6 +380,27 @@ for column in ("recall", "shown", "unsupported"):
 # that cannot be guessed. Where a trained policy scores below its recall, the fact was on the table and
 # was not used.
 #
+# ## With more than one try
+#
+# pass@k: the chance that one of k *sampled* answers is right. Did training teach something new, or did it only
+# make likely what the base did now and then? If the base came near with more tries, it was the latter.
+# (`samples_per_question` says how many are sampled of the questions drawn for the conditions; 0 for none.)
+
+# %%
+drawn = runner.pick(questions, questions_per_condition, seed)
+if samples_per_question:
+    samples = sampling.evaluate_samples(
+        everyone(engine), drawn, samples_per_question, sampling_temperature, parts / "samples", batch_size,
+        stage.ledger, lambda label, done, total: stage.progress(done, total, label),
+    )
+    stage.write_table(samples, "samples.parquet")
+    tries = pass_at_k.pass_at_k_table(samples, n_resamples=n_bootstrap, seed=seed)
+    stage.write_table(tries, "pass_at_k.csv")
+    figure = figures.pass_curves(tries)
+    figures.save(figure, stage.figures / "pass_at_k.png")
+    display(figure)
+
+# %% [markdown]
 # ## When searches mislead
 #
 # | condition | what a search brings |
@@ -390,7 +417,6 @@ for column in ("recall", "shown", "unsupported"):
 
 # %%
 wanted = [name.strip() for name in conditions.split(",") if name.strip()]
-drawn = runner.pick(questions, questions_per_condition, seed)
 later_files = stage.find("00", "later_corpus.jsonl"), stage.find("00", "later_questions.jsonl")
 later_passages, changed = robustness.later_part(*later_files, questions_per_condition, seed)
 if "later" in wanted and not changed:

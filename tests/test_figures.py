@@ -119,7 +119,7 @@ def _markers(axes, color):
 def test_every_figure_function_is_drawn_here():
     functions = {name for name in figures.__all__ if callable(getattr(figures, name))}
     helpers = {"WorkbookFigure", "average_scores", "look", "percent", "png_bytes", "save"}
-    behaviour = {"efficiency", "outcomes", "search_calibration"}  # drawn in test_figures_behaviour
+    behaviour = {"efficiency", "outcomes", "pass_curves", "search_calibration"}  # drawn in test_figures_behaviour
     assert functions - helpers - behaviour == set(DRAWN)
 
 

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from zerosearch import figures
 from zerosearch.errors import WorkbookError
 from zerosearch.evaluation.calibration import CALIBRATION_COLUMNS
+from zerosearch.evaluation.pass_at_k import PASS_COLUMNS
 from zerosearch.evaluation.row_facts import OUTCOMES
 from zerosearch.figures import behaviour, style
 
@@ -39,10 +40,16 @@ _SHARES = {  # in the order of OUTCOMES
 }
 ENDS = pd.DataFrame([(*key, kind, round(50 * share), share) for key, shares in _SHARES.items()
                      for kind, share in zip(OUTCOMES, shares)], columns=["method", "dataset", "outcome", "n", "share"])
+PASSES = pd.DataFrame(
+    [(method, "average", 1, k, value, 140, value - 0.05, value + 0.05, 3)
+     for method, values in (("search", (0.1, 0.15, 0.2)), ("zerosearch", (0.6, 0.7, 0.75)), ("untuned", (0.5, 0.72, 0.8)))
+     for k, value in enumerate(values, 1)],
+    columns=PASS_COLUMNS)
 DRAWN = {
     "efficiency": lambda: figures.efficiency(AVERAGES, PREDICTIONS),
     "search_calibration": lambda: figures.search_calibration(CALIBRATION),
     "outcomes": lambda: figures.outcomes(ENDS),
+    "pass_curves": lambda: figures.pass_curves(PASSES),
 }
 EMPTY = {
     "efficiency": lambda: figures.efficiency(AVERAGES.iloc[:0], PREDICTIONS),
@@ -52,6 +59,8 @@ EMPTY = {
     "search_calibration, sets only": lambda: figures.search_calibration(CALIBRATION.query("dataset == 'nq'")),
     "search_calibration, silent": lambda: figures.search_calibration(CALIBRATION.query("method == 'cot'")),
     "outcomes": lambda: figures.outcomes(ENDS.drop(columns="share")),
+    "pass_curves": lambda: figures.pass_curves(PASSES.drop(columns="low")),
+    "pass_curves, no samples": lambda: figures.pass_curves(PASSES.iloc[:0]),
 }
 
 
@@ -185,6 +194,23 @@ def test_the_order_of_the_table_changes_nothing():
 def test_all_right_has_no_failure_to_name():
     perfect = pd.DataFrame([("zerosearch", "nq", "right", 10, 1.0)], columns=ENDS.columns)
     assert _said(figures.outcomes(perfect)) == "ZeroSearch: 100 % right"
+
+
+def test_pass_curves_draw_every_k_with_its_interval():
+    figure = figures.pass_curves(PASSES)
+    (axes,) = figure.axes
+    curves = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert curves["ZeroSearch"] == [[1, 0.6], [2, 0.7], [3, 0.75]] and len(curves) == 3
+    bands = [band.get_datalim(axes.transData).intervaly.tolist() for band in axes.collections]
+    assert any(band == pytest.approx([0.55, 0.8]) for band in bands)
+    assert _said(figure) == "ZeroSearch: 60 % right with one try, 75 % with 3; untrained policy: 10 % and 20 %"
+
+
+def test_pass_curves_of_many_methods_draw_the_best_and_say_so():
+    many = pd.concat([PASSES[PASSES["method"] == "search"].assign(method=f"own {i}", value=i / 20) for i in range(10)])
+    figure = figures.pass_curves(many)
+    assert [line.get_label() for line in figure.axes[0].lines] == [f"own {i}" for i in (9, 8, 7, 6, 5, 4, 3, 2)]
+    assert "The best 8 of 10 methods are drawn." in _small_print(figure)
 
 
 def test_outcomes_are_told_apart_by_colour():

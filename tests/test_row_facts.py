@@ -1,4 +1,4 @@
-"""Where an answer failed, told from trajectories written by hand; searching by need; samples by hand."""
+"""Where an answer failed, told from trajectories written by hand; searching by need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from test_statistics import one
 from zerosearch.errors import ConfigError, MissingInput
 from zerosearch.evaluation.calibration import CALIBRATION_COLUMNS, search_calibration
 from zerosearch.evaluation.methods import Prediction
-from zerosearch.evaluation.pass_at_k import PASS_COLUMNS, pass_at_k, pass_at_k_table
 from zerosearch.evaluation.row_facts import (
     NEED_COLUMNS, OUTCOME_COLUMNS, OUTCOMES, outcome, outcome_table, row_facts, search_need_table,
 )
@@ -211,38 +210,3 @@ def test_calibration_refuses_what_it_cannot_know() -> None:
 
 
 # -- pass@k ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("n", "c", "k", "expected"),
-    [
-        (5, 0, 1, 0.0), (5, 5, 3, 1.0), (5, 2, 1, 0.4), (5, 2, 2, 1 - 3 / 10), (5, 2, 3, 1 - 1 / 10), (5, 2, 4, 1.0),
-        (10, 3, 5, 1 - 21 / 252), (1, 1, 1, 1.0), (200, 1, 100, 0.5),
-    ],
-)
-def test_pass_at_k_by_hand(n: int, c: int, k: int, expected: float) -> None:
-    assert pass_at_k(n, c, k) == pytest.approx(expected)
-
-
-def test_pass_at_k_is_unbiased_where_the_power_is_not() -> None:
-    """Six samples, each right with chance 0.3: the mean of the estimate is 1 - 0.7^3 exactly."""
-    chances = [(c, 0.3**c * 0.7 ** (6 - c) * w) for c, w in enumerate((1, 6, 15, 20, 15, 6, 1))]
-    assert sum(p * pass_at_k(6, c, 3) for c, p in chances) == pytest.approx(1 - 0.7**3)
-    assert sum(p * (1 - (1 - c / 6) ** 3) for c, p in chances) < 1 - 0.7**3 - 0.01
-
-
-def test_pass_at_k_table() -> None:
-    table = pd.concat([
-        rows(question_id=["a"] * 4 + ["b"] * 4, em=[1.0, 0, 0, 0, 0, 0, 0, 0]),
-        rows(question_id=["a"], em=[1.0]).assign(seed=1),
-    ])
-    made_table = pass_at_k_table(table, (1,))
-    assert list(made_table.columns) == PASS_COLUMNS
-    assert made_table[["seed", "value", "n", "samples"]].to_numpy().tolist() == [[0, 0.125, 2, 4], [1, 1.0, 1, 1]]
-    assert one(pass_at_k_table(table.head(8), (2,)), k=2)["value"] == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize(("n", "c", "k"), [(3, 1, 4), (3, 4, 1), (3, 1, 0), (3, -1, 1)])
-def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
-    with pytest.raises(ConfigError, match="1 <= k <= samples"):
-        pass_at_k(n, c, k)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import toy_run
 
-from zerosearch import artifacts, cli, files, reference, verify
+from zerosearch import artifacts, cli, files, profiles, reference, verify
 from zerosearch.comparing import facts, tables, tolerances
 from zerosearch.comparing.tolerances import OTHER, SAME
 
@@ -191,6 +191,18 @@ def test_another_corpus_and_another_parameter(published: Path, capsys: pytest.Ca
         "differs  00_micro_world/corpus.jsonl ffffffffffff…",
         "missing  00_micro_world/questions.jsonl: the run has no such file",
     ]
+
+
+def test_a_parameter_that_is_younger_than_the_reference_must_have_its_default(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new option at its default changes nothing; at another value the run is another one."""
+    default = profiles.defaults("04")["samples_per_question"]
+    toy_run.edit_manifest("mine", "04_evaluate", lambda m: m["parameters"].update(samples_per_question=default))
+    assert report(capsys, "--tolerant")[0] == 0
+    toy_run.edit_manifest("mine", "04_evaluate", lambda m: m["parameters"].update(samples_per_question=default + 3))
+    code, shown = report(capsys, "--tolerant")
+    assert code == 1 and failed(shown) == ["differs  parameters: reference / here: 04.samples_per_question 0 / 3"]
 
 
 def test_trained_weights_count_on_the_same_machine_only(published: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
     named: dict[str, list[str]] = {}
     for stage in stages:
         for name, value in settings.stage(stage).items():
-            if name.endswith("_model"):
+            if name.endswith("_model") and not name.startswith("judge_"):  # a judge is served by others
                 named.setdefault(value, []).append(f"{stage}.{name}")
     rebuilt = "00" in stages and settings.stage("00")["rebuild_models"]
     damaged: list[str] = []

@@ -128,6 +128,10 @@ class Stage04(Common):
     batch_size: Count = 256  # trajectories generated at a time
     policy_model: Name = "micro/llama-base"  # the untrained policy
     n_bootstrap: Count = 1000  # resamples of each interval
+    samples_per_question: CountOrNone = 0  # answers to sample beside the scored one, for pass@k, or none
+    sampling_temperature: Positive = 1.0  # of these samples
+    judge_url: str = ""  # OpenAI-compatible endpoint of a second judge, up to /v1, empty for none
+    judge_model: str = ""  # the model it is asked for; its key comes from JUDGE_API_KEY
 
 
 @dataclass(frozen=True)

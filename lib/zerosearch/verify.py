@@ -19,7 +19,7 @@ from typing import Any, Mapping, Sequence
 
 import pandas as pd
 
-from zerosearch import artifacts, commands, files, reference
+from zerosearch import artifacts, commands, files, profiles, reference
 from zerosearch.comparing import claims, facts, tables, tolerances
 from zerosearch.comparing.tables import DIFFERS, MISSING, PASS, Check
 from zerosearch.comparing.tolerances import Level
@@ -102,10 +102,15 @@ def input_checks(made_by: Mapping[str, Any], made: Mapping[str, facts.Manifest],
 
 
 def _parameters(wanted: Mapping[str, Any] | None, here: Mapping[str, Any]) -> Check:
+    """Compare the parameters.  One that is younger than the reference must have its default, which changes nothing."""
     if wanted is None:
         return Check("input", "parameters", MISSING, note=NOT_RECORDED)
-    stages = dict.fromkeys([*wanted, *here])
-    found = [d for stage in stages for d in facts.differing(wanted.get(stage, {}), here.get(stage, {}), f"{stage}.")]
+    found = []
+    for stage in dict.fromkeys([*wanted, *here]):
+        own, young = here.get(stage, {}), profiles.defaults(stage)
+        known = wanted.get(stage, {})
+        then = {name: young[name] for name in own if name in young and name not in known} if known else {}
+        found += facts.differing(then | known, own, f"{stage}.")
     if not found:
         return Check("input", "parameters", PASS, note="of all stages")
     return Check("input", "parameters", DIFFERS, note="reference / here: " + "; ".join(found))

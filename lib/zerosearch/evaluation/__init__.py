@@ -16,8 +16,8 @@ statistics turns them into scores with intervals.
     subsets.py        what fewer questions would have said
     overlap.py        training questions that come back in the evaluation
     calibration.py    does a policy search when it must?
-    pass_at_k.py      pass@k of sampled answers
-    judge.py          a language model as a second judge; verdict_store.py keeps its verdicts
+    sampling.py       several sampled answers to each question; pass_at_k.py estimates pass@k from them
+    judge.py          a language model as a second judge; verdict_store.py keeps its verdicts, judged.py shows them
     recorded_runs.py  recorded Search-R1 runs, and why their scores differ from ours
     qa_metric/        EM, cover EM and F1 as one local module of the ``evaluate`` library
 """

@@ -1,8 +1,8 @@
 """pass@k: the chance that one of k sampled answers is right, estimated without bias from n of them.
 
 For n samples of a question with c right ones: 1 - C(n - c, k) / C(n, k) (Chen et al., 2021, arXiv 2107.03374).
-Taking 1 - (1 - c / n)^k instead is too low.  Greedy decoding gives one sample; this is for several, at a
-temperature above 0.  Called by whoever samples.
+Taking 1 - (1 - c / n)^k instead is too low.  The samples come from ``sampling``; intervals from
+``statistics.average_table``, over the estimates of the questions.  Called by notebook 04.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from zerosearch.errors import ConfigError
+from zerosearch.evaluation import statistics
 
-PASS_COLUMNS = ["method", "dataset", "seed", "k", "value", "n", "samples"]
+PASS_COLUMNS = ["method", "dataset", "seeds", "k", "value", "n", "low", "high", "samples"]
+_METRIC = "pass@"
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -26,18 +28,28 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return float(1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
 
 
-def pass_at_k_table(samples: pd.DataFrame, ks: Sequence[int] = (1, 5), metric: str = "em") -> pd.DataFrame:
-    """Return PASS_COLUMNS: one row per method x set x training seed x k; value: mean over the n questions.
+def pass_at_k_table(
+    samples: pd.DataFrame, ks: Sequence[int] | None = None, metric: str = "em", n_resamples: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return PASS_COLUMNS: one row per method x set (and ``average``) x k.
 
-    samples: one row per sampled answer, columns method, dataset, seed, question_id and metric (1: right).
-    samples (column): least number of samples of a question.  Raises ConfigError where a k is above it.
+    samples: one row per sampled answer, columns method, seed, dataset, question_id and metric (1: right).  ks:
+    every k up to the number of samples if None.  value: mean over the n questions and the training seeds
+    (``seeds``: how many); low, high: 95 % hierarchical bootstrap.  samples (column): of each question.
+    Raises ConfigError where the questions have different numbers of samples, or a k is above it.
     """
-    runs = ["method", "dataset", "seed"]
-    right = samples.assign(right=samples[metric] == 1.0)
-    counts = right.groupby([*runs, "question_id"], sort=False)["right"].agg(n="size", c="sum")
-    rows = []
-    for run, part in counts.groupby(runs, sort=False):
-        for k in ks:
-            values = [pass_at_k(int(n), int(c), k) for n, c in part.itertuples(index=False, name=None)]
-            rows.append((*run, k, float(np.mean(values)), len(part), int(part["n"].min())))
-    return pd.DataFrame(rows, columns=PASS_COLUMNS)
+    keys = ["method", "seed", "dataset", "question_id"]
+    counts = samples.assign(right=samples[metric] == 1.0).groupby(keys, sort=False)["right"].agg(n="size", c="sum")
+    if counts["n"].nunique() != 1:
+        raise ConfigError(
+            f"pass@k: expected equally many samples of every question, found {counts['n'].min()} to "
+            f"{counts['n'].max()}; delete samples.parquet of this run and run notebook 04 again"
+        )
+    n = int(counts["n"].iloc[0])
+    ks = range(1, n + 1) if ks is None else ks
+    estimates = counts.assign(**{f"{_METRIC}{k}": [pass_at_k(n, int(c), k) for c in counts["c"]] for k in ks})
+    table = statistics.average_table(estimates.reset_index(), n_resamples, seed, metrics=[f"{_METRIC}{k}" for k in ks])
+    k_of = table["metric"].str.removeprefix(_METRIC).astype(int)
+    table = table.assign(k=k_of, samples=n, order=pd.factorize(table["method"])[0], at=pd.factorize(table["dataset"])[0])
+    return table.sort_values(["order", "at", "k"], ignore_index=True)[PASS_COLUMNS]

@@ -1,12 +1,13 @@
-"""Figures of how the methods behave: what an answer costs, when they search, and where they fail.
+"""Figures of how the methods behave: what an answer costs, when they search, where they fail, what more tries bring.
 
 The tables come from stage 04: its averages, its predictions, ``evaluation.calibration.search_calibration``
-and ``evaluation.row_facts.outcome_table``.  Called by notebook 04 and the report.
+``evaluation.row_facts.outcome_table`` and ``evaluation.pass_at_k.pass_at_k_table``.  Called by notebook 04 and the report.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Sequence
 
 import numpy as np
@@ -24,6 +25,9 @@ from zerosearch.figures.style import (
 )
 
 STAGE = "04"
+AVERAGE = "average"
+_MOST_CURVES = 8
+_DASHES = ("-", "--", ":")
 ALL = "all"  # the row of ``search_calibration`` that holds all sets
 _ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.3}  # a legend over its axes
 _LOGARITHMIC = 20.0  # the tokens' axis is logarithmic where the largest is more than this times the smallest
@@ -243,6 +247,51 @@ def _outcome_finding(shares: pd.DataFrame) -> str:
     if not (wrong > 0).any():
         return text
     return f"{text}; it fails most by {_FAILURES.get(wrong.idxmax(), wrong.idxmax())} ({percent(wrong.max())})"
+
+
+@styled
+def pass_curves(table: pd.DataFrame) -> Figure:
+    """Draw pass@k against k, one line per method, the best _MOST_CURVES of them at the largest k.
+
+    table: method, dataset, k, value, low, high, n, samples (``pass_at_k.pass_at_k_table``); the row ``average``.
+    """
+    need(table, ["method", "dataset", "k", "value", "low", "high", "n", "samples"], "pass_curves", STAGE)
+    average = table[table["dataset"] == AVERAGE]
+    most, least = int(average["k"].max()), int(average["k"].min())
+    last = average[average["k"] == most].sort_values("value", ascending=False, kind="stable")
+    shown = in_order(list(last["method"].head(_MOST_CURVES)), list(LOOKS))
+    left_out = f" The best {len(shown)} of {len(last)} methods are drawn." if len(shown) < len(last) else ""
+    figure, grid = frame(
+        8.0, 3.9, _pass_finding(average, least, most),
+        f"Chance that at least one of k sampled answers is right, mean over the sets, {int(average['n'].max()):,} "
+        f"questions; bands: {INTERVAL}.",
+        note=f"Estimated without bias from {int(average['samples'].max())} samples of each question. At k = 1: one "
+        f"sample, not the greedy answer of the headline.{left_out}",
+    )
+    axes = grid[0, 0]
+    used: Counter[str] = Counter()
+    for place, method in enumerate(shown):
+        own, how = average[average["method"] == method].sort_values("k"), look(method, place)
+        axes.fill_between(own["k"], own["low"], own["high"], color=how.color, alpha=0.13, lw=0)
+        dashes = _DASHES[used[how.color] % len(_DASHES)]  # a colour that comes again looks different
+        axes.plot(own["k"], own["value"], dashes, color=how.color, marker=how.marker, ms=5, lw=1.8, label=how.short)
+        used[how.color] += 1
+    axes.set(xlabel="tries, k (count)", ylabel="pass@k (share of questions)", ylim=(-0.02, 1.02))
+    axes.set_xticks(range(least, most + 1))
+    axes.set_xlim(least - 0.1, most + 0.1)
+    quiet(axes, "y")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def _pass_finding(average: pd.DataFrame, least: int, most: int) -> str:
+    """Say what more tries bring to the method that is best with one, and to the untrained policy beside it."""
+    values = average.set_index(["method", "k"])["value"]
+    best = values.xs(least, level="k").idxmax()
+    text = f"{look(best).short}: {percent(values[best, least])} right with one try, {percent(values[best, most])} with {most}"
+    if best != "search" and ("search", most) in values.index:
+        text += f"; untrained policy: {percent(values['search', least])} and {percent(values['search', most])}"
+    return text
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:
