@@ -109,6 +109,21 @@ def test_models_are_looked_at_for_the_stages_that_run() -> None:
     assert checks.model_problems(settings, ["00", "01", "03", "05"]) == ([], [])
 
 
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "/v1", "http//host", "http://[::1"])
+def test_addresses_are_looked_at_before_the_run(url: str) -> None:
+    settings = profiles.load("smoke", {"04.judge_url": url, "04.judge_model": "toy"})
+    (problem,) = checks.endpoint_problems(settings, ["03", "04"])
+    assert problem.startswith("04.judge_url: expected an address such as") and repr(url) in problem
+
+
+def test_a_judge_has_a_model() -> None:
+    wanted = {"04.judge_url": "https://host:1/v1"}
+    (problem,) = checks.endpoint_problems(profiles.load("smoke", wanted), ["04"])
+    assert problem.endswith("found none; give it with --set 04.judge_model=NAME")
+    assert checks.endpoint_problems(profiles.load("smoke", wanted), ["03"]) == []
+    assert checks.endpoint_problems(profiles.load("smoke", wanted | {"04.judge_model": "toy"}), artifacts.STAGES) == []
+
+
 def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.notebook_problems() == []
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(tmp_path))

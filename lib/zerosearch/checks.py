@@ -11,6 +11,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Iterable
+from urllib.parse import urlsplit
 
 import psutil
 from packaging.requirements import Requirement
@@ -139,6 +140,33 @@ def _coverage_notes(n_evaluated: int, share: float, corpus: Path) -> list[str]:
         f"--corpus: a golden answer of {share:.0%} of the {n_evaluated:,} evaluation questions stands in a passage of "
         f"{part}{corpus}; the others cannot be found by searching"
     ]
+
+
+def endpoint_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return what is wrong with the addresses that these stages name: no http address, or none of its two halves."""
+    problems = []
+    for stage in stages:
+        values = settings.stage(stage)
+        for name in [n for n in values if n.endswith("_url") and values[n]]:
+            if not _is_address(values[name]):
+                problems.append(
+                    f"{stage}.{name}: expected an address such as http://localhost:8000/v1, found {values[name]!r}; "
+                    f"give one with --set {stage}.{name}=URL"
+                )
+            if name == "judge_url" and not values["judge_model"]:
+                problems.append(
+                    f"{stage}.judge_model: expected the name of the model at {stage}.judge_url, found none; give it "
+                    f"with --set {stage}.judge_model=NAME"
+                )
+    return problems
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -72,6 +72,7 @@ def _check(
     damaged, absent = checks.model_problems(settings, _stages_of(selection))
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
+    problems += checks.endpoint_problems(settings, _stages_of(selection))
     too_small = checks.machine_problems(settings.source.needs, folder)
     warning = checks.memory_warning(settings.source.needs)
     return problems, too_small + absent, notes + ([warning] if warning and not too_small else [])
