@@ -7,7 +7,7 @@ at a closing tag, at the end-of-text token, or at the token budget, and says whi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Hashable, Literal, Protocol, Sequence
+from typing import Hashable, Iterable, Literal, Protocol, Sequence
 
 GenerationStop = Literal["stop", "eos", "length"]
 
@@ -70,3 +70,57 @@ class Engine(Protocol):
     def release(self) -> None:
         """Forget every conversation (call when a batch of conversations is over or weights changed)."""
         ...
+
+
+class SteppingEngine(Engine, Protocol):
+    """An engine whose work can be joined and left at any time (continuous batching)."""
+
+    def add(self, handle: Hashable, request: GenerationRequest) -> None:
+        """Take one more continuation on; handle: names it until it is finished or aborted."""
+        ...
+
+    def step(self) -> list[tuple[Hashable, Generation]]:
+        """Work for a moment; return what was finished in it, possibly nothing."""
+        ...
+
+    def abort(self, handles: Iterable[Hashable]) -> None:
+        """Give up these continuations; what they had written is dropped."""
+        ...
+
+
+class Batched:
+    """Any engine as a stepping one: a step generates whatever is waiting as one batch, to its end.
+
+    Trajectories still go on as soon as their own passages are there, but new ones wait for the batch.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine, self.name, self.tokenizer, self.counts = engine, engine.name, engine.tokenizer, engine.counts
+        self._waiting: dict[Hashable, GenerationRequest] = {}
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """As the engine inside."""
+        return self.engine.generate(requests)
+
+    def release(self) -> None:
+        """As the engine inside."""
+        self.engine.release()
+
+    def add(self, handle: Hashable, request: GenerationRequest) -> None:
+        """Keep it for the next step."""
+        self._waiting[handle] = request
+
+    def step(self) -> list[tuple[Hashable, Generation]]:
+        """Return a continuation for everything that waited."""
+        batch, self._waiting = self._waiting, {}
+        return list(zip(batch, self.engine.generate(list(batch.values())), strict=True)) if batch else []
+
+    def abort(self, handles: Iterable[Hashable]) -> None:
+        """Forget those that wait."""
+        for handle in handles:
+            self._waiting.pop(handle, None)
+
+
+def stepping(engine: Engine) -> SteppingEngine:
+    """Return the engine itself if it can be stepped, else ``Batched`` around it."""
+    return engine if hasattr(engine, "step") else Batched(engine)

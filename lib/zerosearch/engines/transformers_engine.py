@@ -19,10 +19,10 @@ from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenize
 from transformers.cache_utils import Cache, DynamicLayer
 
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest, GenerationStop
+from zerosearch.engines.stopping import StopRule, end_ids
 from zerosearch.prompts import STOP_STRINGS
 
 GROUPED = "zerosearch_grouped"
-_TAIL = 16  # tokens decoded to look for a closing tag; every tag is shorter
 
 
 def grouped_attention(
@@ -100,19 +100,10 @@ class TransformersEngine:
         max_batch: int = 256, stop_strings: Sequence[str] = STOP_STRINGS,
     ):
         self.model, self.tokenizer, self.name, self.max_batch = model, tokenizer, name, max_batch
-        self.stop_strings = tuple(stop_strings)
         self.counts = EngineCounts()
         self._store: dict[Hashable, _Stored] = {}
-        self._eos = _end_ids(model, tokenizer)
-        self._single, self._closing = self._stop_tables()
-
-    def _stop_tables(self) -> tuple[set[int], set[int]]:
-        """Return ids that are a whole stop string, and ids whose text may complete one."""
-        last_letters = {s[-1] for s in self.stop_strings}
-        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))]) if self.stop_strings else []
-        single = {i for i, text in enumerate(texts) if text in self.stop_strings}
-        closing = {i for i, text in enumerate(texts) if any(c in text for c in last_letters)}
-        return single, closing
+        ends = end_ids(model.config, getattr(model, "generation_config", None), tokenizer)
+        self._rule = StopRule(tokenizer, stop_strings, ends)
 
     def release(self) -> None:
         """Forget all conversations."""
@@ -233,20 +224,8 @@ class TransformersEngine:
         for row, token, logp in zip(rows, chosen.tolist(), picked, strict=True):
             row.ids.append(token)
             row.logprobs.append(logp)
-            row.stop_reason = self._stopped(row)
+            row.stop_reason = self._rule.reason(row.ids, row.request.max_new_tokens)
         self.counts.generated += len(rows)
-
-    def _stopped(self, row: _Row) -> GenerationStop | None:
-        token = row.ids[-1]
-        if token in self._eos:
-            return "eos"
-        if token in self._single:
-            return "stop"
-        if token in self._closing:
-            before, tail = self.tokenizer.decode(row.ids[-_TAIL:-1]), self.tokenizer.decode(row.ids[-_TAIL:])
-            if any(tail.count(s) > before.count(s) for s in self.stop_strings):
-                return "stop"
-        return "length" if len(row.ids) >= row.request.max_new_tokens else None
 
     def _save(self, batch: _Batch, finished: list[tuple[int, _Row]]) -> None:
         for index, row in finished:
@@ -272,14 +251,3 @@ class _Row:
     def draw(self) -> float:
         """Return the uniform draw that belongs to the next position of this row."""
         return 0.0 if self._draws is None else float(self._draws[len(self.ids)])
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return every token that ends a text: chat models may name some in their generation settings only."""
-    generation = getattr(model, "generation_config", None)
-    named = (model.config.eos_token_id, getattr(generation, "eos_token_id", None), tokenizer.eos_token_id)
-    return {i for value in named for i in _as_list(value) if i is not None}
-
-
-def _as_list(value: int | list[int] | None) -> list[int | None]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
