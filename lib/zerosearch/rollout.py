@@ -64,7 +64,7 @@ class RolloutRequest:
     last_prefix: str = ""
 
 
-class _Conversation:
+class Conversation:
     """A trajectory under way."""
 
     def __init__(self, request: RolloutRequest, prompts: Prompts, settings: RolloutSettings, index: int):
@@ -183,7 +183,7 @@ def rollout(
     retriever may be None when no request may search (max_searches 0).  on_progress(done, total) is
     called after every turn.  A failed search ends its own trajectory as ``retriever_error``, no other.
     """
-    conversations = [_Conversation(r, prompts, settings, i) for i, r in enumerate(requests)]
+    conversations = [Conversation(r, prompts, settings, i) for i, r in enumerate(requests)]
     active = conversations
     while active:
         for conversation in active:
