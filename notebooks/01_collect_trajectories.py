@@ -45,6 +45,7 @@ max_observation_tokens: int = 160  # tokens of retrieved text per turn
 batch_size: int = 256  # trajectories generated at a time
 policy_model: str = "micro/llama-base"  # base policy (paper: Qwen2.5-3B)
 retriever: str = "bm25"  # the real engine (paper: Google)
+engine: str = "transformers"  # what generates text: transformers or vllm
 
 # %%
 from dataclasses import fields
@@ -54,7 +55,7 @@ import torch
 from IPython.display import Markdown, display
 
 from zerosearch import artifacts, collection, display as show, figures, labels
-from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.questions import read_corpus, read_questions
@@ -95,7 +96,7 @@ for question in asked[:3]:
 # %%
 model, tokenizer = models.load(policy_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-policy = TransformersEngine(model, tokenizer, policy_model, batch_size)
+policy = open_text_engine(engine, model, tokenizer, policy_model, batch_size)
 print(f"{policy_model}: {model.num_parameters():,} parameters")
 show.say(prompts.policy_prompt(asked[0].question))
 
@@ -108,7 +109,7 @@ show.say(prompts.policy_prompt(asked[0].question))
 
 # %%
 recorded = open_engine(retriever, passages, passages_per_query, record=stage.path("cache") / f"{retriever}.jsonl")
-engine = base.FailureLimit(recorded, max_share=0.1)
+searches = base.FailureLimit(recorded, max_share=0.1)
 print(f"{retriever}: {len(recorded):,} answers on record from earlier attempts")
 
 # %% [markdown]
@@ -122,7 +123,7 @@ print(f"{retriever}: {len(recorded):,} answers on record from earlier attempts")
 example = next((q for q in asked if len(labels.gold_hops(q)) == 2), asked[0])
 hops = labels.gold_hops(example)
 query = f"{hops[0].relation} of {hops[0].subject}" if hops else example.question
-found = engine.search([SearchRequest(query, example)])[0]
+found = searches.search([SearchRequest(query, example)])[0]
 stage.ledger.event("queries", **base.count_queries([found])[0])
 show.say(f"question: {found.request.question.question}\nquery:    {found.request.query}")
 for passage in found.passages:
@@ -177,7 +178,7 @@ limits = RolloutSettings(
     max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
 )
-trajectories = collection.collect(requests, policy, engine, prompts, limits, batch_size, stage)
+trajectories = collection.collect(requests, policy, searches, prompts, limits, batch_size, stage)
 
 # %% [markdown]
 # ## What the policy did
@@ -296,7 +297,7 @@ judged = float((pairs["label_judge"] == "useful").mean())
 by_outcome = float((pairs["label_trajectory"] == "useful").mean())
 stage.finish(
     n_trajectories=len(table), n_pairs=len(pairs), em=behaviour["em"].to_dict(), useful_by_judge=judged,
-    useful_by_outcome=by_outcome, label_agreement=share, n_failed_searches=engine.n_failures,
+    useful_by_outcome=by_outcome, label_agreement=share, n_failed_searches=searches.n_failures,
 );
 
 # %% [markdown]

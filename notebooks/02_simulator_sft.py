@@ -45,6 +45,7 @@ golden_weight: float = 4.0  # loss weight of golden-answer tokens, against 1
 rename_share: float = 0.8  # share of examples whose names are exchanged
 n_quality_requests: int = 100  # held-out queries of the quality report
 max_length: int = 256  # tokens of prompt and passages
+engine: str = "transformers"  # what generates passages for the quality report: transformers or vllm
 
 # %%
 from collections import defaultdict
@@ -55,7 +56,7 @@ import torch
 from IPython.display import Markdown, display
 
 from zerosearch import artifacts, display as show, figures, seeds
-from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.labels import table_to_pairs
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
@@ -184,9 +185,9 @@ print(simulator_sft.weighted_nll(logp, torch.tensor([1.0, 4.0, 1.0])).item())
 
 # %%
 requests = quality.quality_requests(held_out or training, n_quality_requests, seed, names=training)
-engine = TransformersEngine(model, tokenizer, name="simulator", stop_strings=())
+simulator = open_text_engine(engine, model, tokenizer, "simulator", stop_strings=())
 budget = {"temperature": SIMULATOR_TEMPERATURE, "max_new_tokens": max_length}
-before = quality.quality_report(requests, engine, prompts, "before", seed=seed, ledger=stage.ledger, **budget)
+before = quality.quality_report(requests, simulator, prompts, "before", seed=seed, ledger=stage.ledger, **budget)
 display(show.table(before.pivot(index="metric", columns="kind", values="value").reset_index()))
 
 # %% [markdown]
@@ -223,7 +224,8 @@ display(show.table(shown.groupby((shown["step"] - 1) // tenth).mean(), digits=4)
 # ## After the tuning
 
 # %%
-after = quality.quality_report(requests, engine, prompts, "after", seed=seed, ledger=stage.ledger, **budget)
+simulator = open_text_engine(engine, model, tokenizer, "simulator", stop_strings=())
+after = quality.quality_report(requests, simulator, prompts, "after", seed=seed, ledger=stage.ledger, **budget)
 report = pd.concat([before, after], ignore_index=True)
 stage.write_table(report, "quality.csv")
 reference = quality.engine_reference(requests, seed)
@@ -272,7 +274,7 @@ bearing = [r for r in requests if r.other_answer and simulator_data.has_answer(r
 shown_request = (bearing or requests)[0]
 show.say(f"query: {shown_request.example.query}   golden answer: {shown_request.example.golden_answer}")
 for kind in quality.KINDS:
-    (written,) = quality.ask_simulator([shown_request], kind, engine, prompts, seed=seed, **budget)
+    (written,) = quality.ask_simulator([shown_request], kind, simulator, prompts, seed=seed, **budget)
     asked_with = f" ({shown_request.other_answer})" if kind == "altered" else ""
     show.say(f"\n{kind}{asked_with}")
     for passage in written.passages if written else ():
@@ -298,7 +300,7 @@ if all(later):
 if facts:
     shelf = {"engine, then": load_corpus(stage.require("00", "corpus.jsonl")), "engine, today": load_corpus(later[1])}
     found = {name: freshness.ask_engine(facts, BM25Retriever(shelf[name], k)) for name in shelf}
-    found["simulator"] = freshness.ask_tuned(facts, k, engine, prompts, seed=seed, **budget)
+    found["simulator"] = freshness.ask_tuned(facts, k, simulator, prompts, seed=seed, **budget)
     fresh = freshness.freshness_table(facts, found)
     stage.write_table(fresh, "freshness.csv")
     display(show.table(fresh, f"share of {len(facts)} changed facts that are stated, new and old"))

@@ -59,6 +59,7 @@ samples_per_question: int = 0  # answers to sample beside the scored one, for pa
 sampling_temperature: float = 1.0  # of these samples
 judge_url: str = ""  # OpenAI-compatible endpoint of a second judge, up to /v1, empty for none
 judge_model: str = ""  # the model it is asked for; its key comes from JUDGE_API_KEY
+engine: str = "transformers"  # what generates text: transformers or vllm
 
 # %%
 from dataclasses import fields
@@ -149,7 +150,7 @@ print(f"{len(questions)} questions to be scored once per method and seed")
 
 # %%
 passages = load_corpus(stage.require("00", "corpus.jsonl"))
-engine = open_condition("clean", passages, passages_per_query, seed)
+clean = open_condition("clean", passages, passages_per_query, seed)
 settings = RolloutSettings(
     max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
@@ -186,10 +187,10 @@ settings = RolloutSettings(
 folders = {place: stage.require("03", "policy", *place) for place in trained}
 
 
-def everyone(engine):
-    """Return all methods, with one engine on their benches."""
+def everyone(searched):
+    """Return all methods, with one search engine on their benches."""
     def bench(name, place):
-        return ways.make_bench(name, place, engine, settings, passages_per_query, batch_size)
+        return ways.make_bench(name, place, searched, settings, passages_per_query, batch_size, engine)
 
     trained_benches = {(arm, k): bench(f"{arm}/seed{k}", folder) for (arm, k), folder in folders.items()}
     return ways.make_methods(names, bench(policy_model, policy_model), trained_benches, seed)
@@ -200,7 +201,7 @@ def everyone(engine):
 # %%
 _, tokenizer = models.load(policy_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-for method in everyone(engine)[: len(names)]:
+for method in everyone(clean)[: len(names)]:
     if method.name != "rag":
         request = method.requests(questions[:1], prompts)[0]
         shown = request.prompt or prompts.policy_prompt(questions[0].question)
@@ -218,7 +219,7 @@ for method in everyone(engine)[: len(names)]:
 parts = stage.path("checkpoints")
 to_keep = {q.id for q in runner.pick(questions, 10, seed)}  # whole trajectories of some questions, for reading
 predictions = runner.evaluate_all(
-    everyone(engine), questions, parts, batch_size, stage.ledger,
+    everyone(clean), questions, parts, batch_size, stage.ledger,
     lambda label, done, total: stage.progress(done, total, label), kept=to_keep,
 )
 predictions, whole = kept.split(predictions)
@@ -390,7 +391,7 @@ for column in ("recall", "shown", "unsupported"):
 drawn = runner.pick(questions, questions_per_condition, seed)
 if samples_per_question:
     samples = sampling.evaluate_samples(
-        everyone(engine), drawn, samples_per_question, sampling_temperature, parts / "samples", batch_size,
+        everyone(clean), drawn, samples_per_question, sampling_temperature, parts / "samples", batch_size,
         stage.ledger, lambda label, done, total: stage.progress(done, total, label),
     )
     stage.write_table(samples, "samples.parquet")
@@ -477,7 +478,7 @@ if "later" in wanted:
 theirs = published.main_results().query("policy == 'Qwen2.5-3B'")
 theirs = theirs.pivot_table(index="method", columns="dataset", values="value", sort=False).reset_index()
 display(views.table(theirs, f"PUBLISHED, not measured here: EM as printed, Qwen2.5-3B. {published.CITATION}"))
-ours = f"OURS, measured in run {run!r} with {engine.name}: EM, 95 % intervals"
+ours = f"OURS, measured in run {run!r} with {clean.name}: EM, 95 % intervals"
 display(views.table(views.scores_wide(averages), ours))
 figure = figures.published_beside_ours(averages, published.main_results())
 figures.save(figure, stage.figures / "published_beside_ours.png")

@@ -24,7 +24,8 @@ from zerosearch.interrupts import StopRequest
 from zerosearch.parts import Parts
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries
-from zerosearch.rollout import RolloutRequest, RolloutSettings, from_row, rollout, to_row, trajectories_to_table
+from zerosearch.rollout import RolloutRequest, RolloutSettings, from_row, to_row, trajectories_to_table
+from zerosearch.rollout_async import roll_out
 from zerosearch.schema import STOP_REASONS, Question, Trajectory
 from zerosearch.scoring import em
 
@@ -90,7 +91,7 @@ def _roll_out(
     batch: Sequence[RolloutRequest], engine: Engine, retriever: Retriever, prompts: Prompts,
     settings: RolloutSettings, stage: Stage, unit: str,
 ) -> list[dict[str, Any]]:
-    trajectories = rollout(batch, engine, retriever, prompts, settings)
+    trajectories = roll_out(batch, engine, retriever, prompts, settings)
     meter(trajectories, engine, stage, unit)
     return [to_row(t) for t in trajectories]
 

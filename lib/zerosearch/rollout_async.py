@@ -20,7 +20,7 @@ from zerosearch.interrupts import Stopped
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import NoRetriever, Retriever
 from zerosearch.retrievers.in_flight import SearchPool
-from zerosearch.rollout import Conversation, RolloutRequest, RolloutSettings
+from zerosearch.rollout import Conversation, RolloutRequest, RolloutSettings, rollout
 from zerosearch.schema import Retrieval, Trajectory
 from zerosearch.timeline import Timeline
 
@@ -39,12 +39,21 @@ class AsyncSettings:
     max_open: int = 256
     search_threads: int = 1
     searches_per_call: int = 256
-    search_deadline_seconds: float = 120.0
+    search_deadline_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         least = min(self.max_open, self.search_threads, self.searches_per_call, self.search_deadline_seconds)
         if least <= 0:
             raise ConfigError(f"asynchronous rollouts: expected numbers above 0, found {self}; raise them")
+
+
+def roll_out(
+    requests: Sequence[RolloutRequest], engine: Engine, retriever: Retriever | None, prompts: Prompts,
+    settings: RolloutSettings, on_progress: Callable[[int, int], None] | None = None,
+) -> list[Trajectory]:
+    """Return one trajectory per request by the loop that suits the engine: asynchronous if it can be stepped."""
+    loop = rollout_async if hasattr(engine, "step") else rollout
+    return loop(requests, engine, retriever, prompts, settings, on_progress=on_progress)
 
 
 def rollout_async(

@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+EngineKind = Literal["transformers", "vllm"]
 METHODS = (  # ways to use the untrained policy
     "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",
 )
@@ -65,6 +66,7 @@ class Stage01(Common):
     batch_size: Count = 256  # trajectories generated at a time
     policy_model: Name = "micro/llama-base"  # base policy
     retriever: Literal["bm25"] = "bm25"  # the real engine
+    engine: EngineKind = "transformers"  # what generates text: transformers or vllm
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Stage02(Common):
     rename_share: Share = 0.8  # share of samples whose entities are renamed
     n_quality_requests: Count = 100  # queries of the quality report
     max_length: Count = 256  # tokens per training text
+    engine: EngineKind = "transformers"  # what generates passages for the quality report: transformers or vllm
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Stage04(Common):
     sampling_temperature: Positive = 1.0  # of these samples
     judge_url: str = ""  # OpenAI-compatible endpoint of a second judge, up to /v1, empty for none
     judge_model: str = ""  # the model it is asked for; its key comes from JUDGE_API_KEY
+    engine: EngineKind = "transformers"  # what generates text: transformers or vllm
 
 
 @dataclass(frozen=True)

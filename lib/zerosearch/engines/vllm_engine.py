@@ -120,6 +120,8 @@ class VllmEngine:
     def close(self) -> None:
         """Free the model's memory; the engine cannot be used after it."""
         with self._lock:
+            if self._engine is None:
+                return
             self._engine.engine_core.shutdown()
             self._engine, self._open = None, {}
             gc.collect()

@@ -14,11 +14,12 @@ from typing import Callable, ClassVar, Sequence
 
 from zerosearch import files
 from zerosearch.engines.base import Engine
-from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import ReplayableRetriever, Retriever
-from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
+from zerosearch.rollout import RolloutRequest, RolloutSettings
+from zerosearch.rollout_async import roll_out
 from zerosearch.schema import Question, Retrieval, Trajectory
 
 Progress = Callable[[int, int], None]
@@ -44,29 +45,33 @@ class Bench:
 
 def make_bench(
     policy: str, folder: str | Path, retriever: ReplayableRetriever, settings: RolloutSettings,
-    passages_per_query: int, max_batch: int = 256,
+    passages_per_query: int, max_batch: int = 256, engine: str = "transformers",
 ) -> Bench:
     """Return the bench of one policy.
 
     policy: its name in the tables.  folder: where its model is (``micro/llama-base``, a folder, a hub id).
     retriever: with K = passages_per_query.  max_batch: rows generated at once.
+    engine: what generates, ``transformers`` or ``vllm``.
     """
     place = Path(models.resolve(str(folder)))
     weights = files.sha256(place) if place.is_dir() else str(folder)
-    digest = hashlib.sha256(f"{weights} {retriever.identity}".encode()).hexdigest()
-    opener = partial(open_policy, str(folder), policy, max_batch, digest)
+    kind = "" if engine == "transformers" else f" {engine}"
+    digest = hashlib.sha256(f"{weights} {retriever.identity}{kind}".encode()).hexdigest()
+    opener = partial(open_policy, str(folder), policy, max_batch, digest, engine)
     return Bench(policy, retriever, settings, passages_per_query, opener, digest)
 
 
 @lru_cache(maxsize=1)
-def open_policy(folder: str, name: str, max_batch: int, digest: str) -> tuple[Engine, Prompts]:
+def open_policy(
+    folder: str, name: str, max_batch: int, digest: str, engine: str = "transformers"
+) -> tuple[Engine, Prompts]:
     """Return (engine, prompts) of a model; the last one stays open, so that at most one is in memory.
 
     digest: changes with the model's files; other weights under the same name are loaded again.
     """
     model, tokenizer = models.load(folder)
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-    return TransformersEngine(model, tokenizer, name, max_batch), prompts
+    return open_text_engine(engine, model, tokenizer, name, max_batch), prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +130,5 @@ class Method:
         engine, prompts = self.bench.open()
         requests = self.requests(questions, prompts)
         searched = self.retriever(engine, prompts)
-        made = rollout(requests, engine, searched, prompts, self.bench.settings, on_progress)
+        made = roll_out(requests, engine, searched, prompts, self.bench.settings, on_progress)
         return [Prediction(t, shown="".join(turn.observation for turn in t.turns)) for t in made]
