@@ -92,6 +92,10 @@ class RetrieverError(WorkbookError):
     """A retriever failed more often than its limit allows."""
 
 
+class ServerProblem(RetrieverError):
+    """A server that writes text could not be started or reached, or refused a request."""
+
+
 def did_you_mean(found: str, choices: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` with the choice nearest to found, or nothing if none is near."""
     nearest = process.extractOne(found, list(choices), scorer=fuzz.ratio, score_cutoff=50)

@@ -16,24 +16,26 @@ import gc
 import importlib.util
 import os
 import random
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest
 from zerosearch.engines.stopping import StopRule, end_ids
-from zerosearch.errors import BadInput, NotReady
+from zerosearch.errors import BadInput, ConfigError, NotReady
 from zerosearch.prompts import STOP_STRINGS
 
 CPU_BLOCK_TOKENS = 32  # tokens per block of the prefix cache: vLLM's 128 on CPU is longer than most of our turns
 CPU_STEP_TOKENS = 8192  # tokens of one step, at least
+CPU_HEAD_SIZES = frozenset((32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512))  # of vLLM's attention on a CPU
 _ENVIRONMENT = {  # what vLLM reads when it is imported; values that are already set are kept
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -74,11 +76,14 @@ class VllmEngine:
         stop_strings: Sequence[str] = STOP_STRINGS, *, dtype: str = "float32", cache_mib: int = 512,
     ):
         require_vllm()
+        config = AutoConfig.from_pretrained(folder)
+        check_head_size(config, name)
         self.tokenizer, self.name, self.counts = tokenizer, name, EngineCounts()
-        self._rule = StopRule(tokenizer, stop_strings, _folder_end_ids(folder, tokenizer))
+        self._rule = StopRule(tokenizer, stop_strings, end_ids(config, _generation_config(folder), tokenizer))
         self._lock, self._open, self._serial = threading.RLock(), dict[str, _Open](), 0
         self._finished: dict[Hashable, Generation] = {}
-        self._engine = _load(folder, max_batch, dtype, cache_mib)
+        longest = getattr(config, "max_position_embeddings", 0)
+        self._engine = _load(folder, max_batch, dtype, cache_mib, longest)
         self._longest = self._engine.model_config.max_model_len
 
     def add(self, handle: Hashable, request: GenerationRequest) -> None:
@@ -183,24 +188,23 @@ class VllmEngine:
         return bool(output.finished)
 
 
-def _folder_end_ids(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    config = AutoConfig.from_pretrained(folder)
+def _generation_config(folder: str | Path) -> GenerationConfig | None:
     try:
-        generation = GenerationConfig.from_pretrained(folder)
+        return GenerationConfig.from_pretrained(folder)
     except OSError:  # a model need not have one
-        generation = None
-    return end_ids(config, generation, tokenizer)
+        return None
 
 
-def _load(folder: str | Path, max_batch: int, dtype: str, cache_mib: int) -> Any:
+def _load(folder: str | Path, max_batch: int, dtype: str, cache_mib: int, longest: int) -> Any:
     """Return vLLM's engine over a folder; global generators and settings are left as they were."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with _untouched_generators():
+    # In a notebook sys.stdout is no file, and loading asks for its number.
+    with _untouched_generators(), redirect_stdout(sys.__stdout__ or sys.stdout):
         from vllm import EngineArgs, LLMEngine
 
         on_cpu = not torch.cuda.is_available()
-        only_cpu = _cpu_options(folder, cache_mib) if on_cpu else {}
+        only_cpu = _cpu_options(cache_mib, longest) if on_cpu else {}
         return LLMEngine.from_engine_args(EngineArgs(
             model=str(folder), skip_tokenizer_init=True, dtype=dtype, enforce_eager=on_cpu, max_num_seqs=max_batch,
             enable_prefix_caching=True, generation_config="vllm", logprobs_mode="processed_logprobs",
@@ -208,13 +212,22 @@ def _load(folder: str | Path, max_batch: int, dtype: str, cache_mib: int) -> Any
         ))
 
 
-def _cpu_options(folder: str | Path, cache_mib: int) -> dict[str, Any]:
+def check_head_size(config: PreTrainedConfig, name: str) -> None:
+    """Raise ConfigError for a model whose attention heads vLLM cannot compute on a CPU."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if not torch.cuda.is_available() and size not in CPU_HEAD_SIZES:
+        raise ConfigError(
+            f"model {name!r}: expected attention heads of {', '.join(map(str, sorted(CPU_HEAD_SIZES)))} for vLLM on a "
+            f"CPU, found {size}; use the engine transformers for this model"
+        )
+
+
+def _cpu_options(cache_mib: int, longest: int) -> dict[str, Any]:
     """Return what differs on a CPU.
 
     Prompts are read whole: after a part of one, vLLM turns the request's generator back, which generators
     of a CPU cannot do.
     """
-    longest = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", 0)
     return {
         "block_size": CPU_BLOCK_TOKENS, "kv_cache_memory_bytes": cache_mib * 2**20, "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(CPU_STEP_TOKENS, longest),
