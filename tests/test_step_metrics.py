@@ -66,9 +66,17 @@ def test_a_real_engine_has_no_noise() -> None:
 
 
 def test_update_metrics_are_token_means() -> None:
-    terms = [LossTerms(n_tokens=3, kl_sum=0.3, n_clipped=1, gap_sum=0.03), LossTerms(1, 0.5, 0, 0.01)]
+    # weights 1, 1, 0 and 2: effective (1 + 1 + 0 + 2)^2 / (4 * (1 + 1 + 0 + 4)) = 2/3; a quarter is dropped
+    terms = [
+        LossTerms(n_tokens=3, kl_sum=0.3, n_clipped=1, gap_sum=0.03, gaps=(0.0, 0.01, 0.02), weight_sum=2.0,
+                  weight_square_sum=2.0, n_dropped=1),
+        LossTerms(1, 0.5, 0, 0.01, (0.01,), 2.0, 4.0),
+    ]
     found = update_metrics(terms, entropy_sum=2.0, with_kl=True)
-    assert found == pytest.approx({"kl": 0.2, "entropy": 0.5, "clip_share": 0.25, "logprob_gap": 0.01})
+    assert found == pytest.approx({
+        "kl": 0.2, "entropy": 0.5, "clip_share": 0.25, "logprob_gap": 0.01, "logprob_gap_p50": 0.01,
+        "logprob_gap_p99": 0.0197, "effective_share": 2 / 3, "dropped_share": 0.25,
+    })
     assert update_metrics(terms, 2.0, with_kl=False)["kl"] is None
     assert update_metrics([], 0.0, with_kl=True)["entropy"] == 0.0
 

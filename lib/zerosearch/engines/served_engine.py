@@ -34,6 +34,7 @@ class ServedEngine:
     """
 
     top_p = 1.0
+    holds_a_copy = True  # of the weights: it does not follow a model that is trained on
 
     def __init__(
         self, urls: Sequence[str], model: str, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int],

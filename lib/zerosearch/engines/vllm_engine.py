@@ -70,6 +70,7 @@ class VllmEngine:
     """
 
     top_p = 1.0
+    holds_a_copy = True  # of the weights: it does not follow a model that is trained on
 
     def __init__(
         self, folder: str | Path, tokenizer: PreTrainedTokenizerBase, name: str = "vllm", max_batch: int = 256,
@@ -199,6 +200,7 @@ def _load(folder: str | Path, max_batch: int, dtype: str, cache_mib: int, longes
     """Return vLLM's engine over a folder; global generators and settings are left as they were."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    _let_vllm_look_at_llvmlite()
     # In a notebook sys.stdout is no file, and loading asks for its number.
     with _untouched_generators(), redirect_stdout(sys.__stdout__ or sys.stdout):
         from vllm import EngineArgs, LLMEngine
@@ -232,6 +234,12 @@ def _cpu_options(cache_mib: int, longest: int) -> dict[str, Any]:
         "block_size": CPU_BLOCK_TOKENS, "kv_cache_memory_bytes": cache_mib * 2**20, "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(CPU_STEP_TOKENS, longest),
     }
+
+
+def _let_vllm_look_at_llvmlite() -> None:
+    """vLLM 0.31 reads ``__dict__`` of everything in every loaded module, which llvmlite takes for a C function."""
+    if (ffi := sys.modules.get("llvmlite.binding.ffi")) is not None:
+        ffi.lib._fntab.setdefault("__dict__", {})
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class MicroBatch:
     input_ids (b, L) int64, padded on the right.  positions (N,) int64: index into the (b * L)
     flattened rows of the state that predicts each trained token (one column before it).
     targets (N,) int64: the trained tokens.  old_logp (N,) float32, nats, as the sampler reported.
-    advantages (N,) float32.  weights (N,) float32: share of each token in the loss; the weights of
+    advantages (N,) float32.  rows (N,) int64: the row of each trained token.  weights (N,) float32: share of each token in the loss; the weights of
     all micro-batches of one batch sum to 1.
     """
 
@@ -39,6 +39,7 @@ class MicroBatch:
     old_logp: torch.Tensor
     advantages: torch.Tensor
     weights: torch.Tensor
+    rows: torch.Tensor
 
     def to(self, device: torch.device) -> MicroBatch:
         """Return the same micro-batch on another device."""
@@ -154,4 +155,5 @@ def _collate(rows: Sequence[_Row], pad_id: int) -> MicroBatch:
         old_logp=joined([row.old_logp for row in rows], np.float32),
         advantages=joined([np.full(len(row.columns), row.advantage) for row in rows], np.float32),
         weights=joined([np.full(len(row.columns), row.weight) for row in rows], np.float32),
+        rows=joined([np.full(len(row.columns), i) for i, row in enumerate(rows)], np.int64),
     )

@@ -12,19 +12,26 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from zerosearch.training.correction import Correction, importance_weights
+
 
 @dataclass(frozen=True)
 class LossTerms:
     """What one loss was made of; sums over its tokens, detached, so that micro-batches add up.
 
     n_tokens: trained tokens.  kl_sum: nats (0.0 without a reference).  n_clipped: tokens whose
-    ratio was cut by the clip.  gap_sum: |log-prob now - log-prob when sampled|, nats.
+    ratio was cut by the clip.  gap_sum: |log-prob now - log-prob when sampled|, nats; gaps: each of them.
+    weight_sum, weight_square_sum: of the importance weights, see ``correction``.  n_dropped: tokens of weight 0.
     """
 
     n_tokens: int
     kl_sum: float
     n_clipped: int
     gap_sum: float
+    gaps: tuple[float, ...] = ()
+    weight_sum: float = 0.0
+    weight_square_sum: float = 0.0
+    n_dropped: int = 0
 
 
 def token_logprobs(
@@ -71,6 +78,8 @@ def policy_loss(
     clip: float,
     ref_logp: torch.Tensor | None = None,
     kl_weight: float = 0.0,
+    correction: Correction = Correction(),
+    rows: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, LossTerms]:
     """Return (loss, terms):  sum_t w_t * ( -min(r_t A_t, clip(r_t) A_t) + kl_weight * k3_t ).
 
@@ -78,12 +87,21 @@ def policy_loss(
     [1 - clip, 1 + clip].  weights: shares that sum to 1 over the batch, see ``token_weights``.
     The KL to the reference is added: the loss rises when the policy drifts from it.  A gain beyond
     the clip earns nothing more; a loss beyond it is not softened.
+
+    correction: with another kind than ``none`` the r_t are taken against the trainer's own log-probs (in an
+    on-policy step they are 1), and the gain is multiplied by importance weights; the KL is not.  rows (N,):
+    the trajectory of each token, as in ``MicroBatch``; None for one trajectory.
     """
-    log_ratio = logp - old_logp
+    importance = importance_weights(logp, old_logp, torch.zeros_like(logp).long() if rows is None else rows, correction)
+    gaps = (logp - old_logp).detach().abs()
+    corrected = correction.kind != "none"
+    log_ratio = logp - (logp.detach() if corrected else old_logp)
     ratio = log_ratio.exp()
     unclipped = ratio * advantages
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip) * advantages
     per_token = -torch.minimum(unclipped, clipped)
+    if corrected:
+        per_token = per_token * importance
     kl_sum = 0.0
     if ref_logp is not None:
         kl = kl_estimate(logp, ref_logp)
@@ -93,6 +111,10 @@ def policy_loss(
         n_tokens=len(logp),
         kl_sum=kl_sum,
         n_clipped=int((clipped < unclipped).sum()),
-        gap_sum=float(log_ratio.detach().abs().sum()),
+        gap_sum=float(gaps.sum()),
+        gaps=tuple(gaps.tolist()),
+        weight_sum=float(importance.sum()),
+        weight_square_sum=float(importance.square().sum()),
+        n_dropped=int((importance == 0).sum()) if corrected else 0,
     )
     return (weights * per_token).sum(), terms

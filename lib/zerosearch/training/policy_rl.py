@@ -35,6 +35,7 @@ from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
 from zerosearch.training import checkpoints
 from zerosearch.training.asking import Asking
+from zerosearch.training.correction import check_sampler
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
 
@@ -83,7 +84,7 @@ def train_policy(
         "identity": dict(identity or {}),
     }
     run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
-    run.engine = engine or TransformersEngine(policy_model, tokenizer)
+    run.engine = training_engine(engine, policy_model, tokenizer)
     run.device = policy_model.device.type
     trainer = PolicyTrainer(
         policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
@@ -98,6 +99,16 @@ def train_policy(
     policy_model.eval()
     run.join_trajectories()
     return run.table()
+
+
+def training_engine(
+    engine: Engine | None, policy_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Engine:
+    """Return the engine that rolls out while policy_model is trained; ConfigError for one that cannot follow it."""
+    if engine is None:
+        return TransformersEngine(policy_model, tokenizer)
+    check_sampler(engine)
+    return engine
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -27,7 +27,6 @@ from zerosearch import collection
 from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
-from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import WorkbookError
 from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.retrievers.base import Retriever
@@ -48,7 +47,10 @@ from zerosearch.training.step_metrics import TimedRetriever, rollout_metrics
 
 KEPT_PER_QUESTION = 2  # right trajectories of one question that rejection sampling learns from, at most
 LESSONS = "lessons.parquet"
-NOT_MEASURED = ("advantage_mean", "groups_with_spread", "kl", "clip_share", "logprob_gap")
+NOT_MEASURED = (
+    "advantage_mean", "groups_with_spread", "kl", "clip_share", "logprob_gap", "logprob_gap_p50", "logprob_gap_p99",
+    "effective_share", "dropped_share",
+)
 
 
 class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
@@ -146,7 +148,7 @@ def tune_on_answers(
     order = question_order(len(questions), settings.steps, settings.questions_per_step, settings.seed)
     lessons = [[answer_lesson(questions[i], prompts, asking) for i in chunk] for chunk in order]
     run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
-    run.engine = engine or TransformersEngine(policy_model, tokenizer)
+    run.engine = training_engine(engine, policy_model, tokenizer)
     return _supervise(run, lessons, questions, policy_model, tokenizer, identity)
 
 
@@ -166,7 +168,7 @@ def tune_on_right_trajectories(
     checkpoints.require_base(policy_model)
     check_questions(questions, settings, curriculum, rollout_settings)
     run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
-    run.engine = engine or TransformersEngine(policy_model, tokenizer)
+    run.engine = training_engine(engine, policy_model, tokenizer)
     order = question_order(len(questions), settings.steps, settings.questions_per_step, settings.seed)
     requests = [
         asking.request(prompts, questions[i], step, sample, curriculum.noise(step))

@@ -32,6 +32,7 @@ from zerosearch.schema import Question, ScoredTrajectory
 from zerosearch.training.advantages import group_advantages
 from zerosearch.training.batching import MicroBatch, Normalisation, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
+from zerosearch.training.correction import Correction
 from zerosearch.training.objective import LossTerms, policy_loss, token_logprobs
 from zerosearch.training.step_metrics import rollout_metrics, update_metrics
 
@@ -46,7 +47,7 @@ class RLSettings:
     seed: of the run; keys every draw.  advantage, normalisation: see those modules.
     save_every: steps between checkpoints.  max_grad_norm: gradient clip.  micro_batch_tokens: most
     padded tokens per forward pass; changes speed and memory, not the loss.
-    kept_per_step: trajectories stored per step.
+    kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
     """
 
     steps: int
@@ -64,6 +65,7 @@ class RLSettings:
     max_grad_norm: float = 1.0
     micro_batch_tokens: int = 4096
     kept_per_step: int = 16
+    correction: Correction = Correction()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         loss, terms = policy_loss(
             logp, inputs.old_logp, inputs.advantages, inputs.weights,
             clip=self.settings.clip, ref_logp=ref_logp, kl_weight=self.settings.kl_weight,
+            correction=self.settings.correction, rows=inputs.rows,
         )
         self._terms.append(terms)
         self._entropy_sum += float(entropies.sum())

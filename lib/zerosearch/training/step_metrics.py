@@ -43,6 +43,10 @@ METRICS: dict[str, str] = {
     "entropy": "entropy of the policy, nats per token; falls, but not to 0 within a few steps",
     "clip_share": "share of tokens cut by the clip, 0 to 1; 0 when the update is on-policy",
     "logprob_gap": "mean difference between sampler and trainer, nats per token; below 0.001",
+    "logprob_gap_p50": "its median over the tokens, nats",
+    "logprob_gap_p99": "its 99th percentile, nats; where it grows, set `correction`",
+    "effective_share": "effective sample size of the importance weights over the tokens, 0 to 1; near 1",
+    "dropped_share": "share of tokens that the correction `sequence` dropped, 0 to 1; near 0",
     "seconds_rollout": "wall seconds in which the policy wrote",
     "seconds_simulator": "wall seconds in which the retriever answered",
     "seconds_training": "wall seconds of the update",
@@ -122,15 +126,22 @@ def update_metrics(terms: Sequence[LossTerms], entropy_sum: float, with_kl: bool
     """Return token means over the micro-batches of one update; kl is None without a reference.
 
     logprob_gap: mean |log-prob in training - log-prob when sampled|; above about 1e-3 the sampler
-    and the trainer no longer agree on the policy.
+    and the trainer no longer agree on the policy.  effective_share: (sum w)^2 / (n * sum w^2) of the importance
+    weights, the plain ratios where nothing is corrected.
     """
     n_tokens = sum(t.n_tokens for t in terms)
     share = 1.0 / n_tokens if n_tokens else 0.0
+    gaps = np.concatenate([np.asarray(t.gaps) for t in terms]) if terms else np.zeros(0)
+    squares = n_tokens * sum(t.weight_square_sum for t in terms)
     return {
         "kl": share * sum(t.kl_sum for t in terms) if with_kl else None,
         "entropy": share * entropy_sum,
         "clip_share": share * sum(t.n_clipped for t in terms),
         "logprob_gap": share * sum(t.gap_sum for t in terms),
+        "logprob_gap_p50": float(np.percentile(gaps, 50)) if len(gaps) else 0.0,
+        "logprob_gap_p99": float(np.percentile(gaps, 99)) if len(gaps) else 0.0,
+        "effective_share": sum(t.weight_sum for t in terms) ** 2 / squares if squares else 0.0,
+        "dropped_share": share * sum(t.n_dropped for t in terms),
     }
 
 
