@@ -49,6 +49,8 @@ max_searches: int = 5  # searches per trajectory (published: 2 turns, later 5)
 max_turn_tokens: int = 48  # tokens per policy message (published code: 500)
 max_observation_tokens: int = 160  # tokens of retrieved text per turn (published code: 2048)
 save_every: int = 15  # steps between checkpoints
+share_passages_in_group: bool = False  # identical simulator requests of a group are sent once
+correction: str = "none"  # of differences between sampler and trainer: none, token or sequence
 
 # %%
 from dataclasses import fields
@@ -68,8 +70,10 @@ from zerosearch.questions import read_corpus, read_questions
 from zerosearch.rollout import RolloutSettings, rollout
 from zerosearch.scoring import f1
 from zerosearch.stage_parameters import Stage03
+from zerosearch.waiting import compare_loops
 from zerosearch.training import arm_setup, arm_training, arms, asking, objective, policy_rl
 from zerosearch.training.advantages import group_advantages
+from zerosearch.training.correction import Correction
 from zerosearch.training.policy_trainer import RLSettings
 
 torch.set_num_threads(threads)
@@ -213,6 +217,7 @@ pairs = table_to_pairs(pd.read_parquet(stage.require("01", "pairs.parquet"))) if
 retriever = arm_setup.open_retriever(
     chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator, pairs=pairs,
     policy=(engine, prompts), temperature=temperature, max_new_tokens=max_observation_tokens,
+    share_passages_in_group=share_passages_in_group,
 )
 curriculum = arm_setup.open_curriculum(chosen, steps, noise_start, noise_end, noise_base)
 print(f"{chosen.label} searches {retriever.name!r}; noise at the last step: {curriculum.noise(steps):.2f}")
@@ -275,7 +280,7 @@ print(f"{sum(mask)} of {len(mask)} tokens after the prompt are trained")
 # %%
 settings = RLSettings(
     steps=steps, questions_per_step=questions_per_step, group_size=group_size, learning_rate=learning_rate,
-    kl_weight=kl_weight, clip=clip, seed=seed, save_every=save_every,
+    kl_weight=kl_weight, clip=clip, seed=seed, save_every=save_every, correction=Correction(correction),
 )
 history = arm_training.train_arm(
     chosen, questions, policy, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
@@ -341,11 +346,21 @@ display(show.table(ends.rename_axis("stop reason").reset_index(), digits=3))
 #
 # And a check that is not about learning: the log-probability of each token as the sampler saw it and as
 # the trainer sees it must agree, or the ratio $r$ means nothing.
+#
+# Who waits for whom? Below, one group is rolled out twice, with searches as slow as a web engine's: by the loop
+# of this notebook, where all trajectories take their turns together, and by one where each goes on as soon as
+# its own passages are there. Prediction: which of the two leaves the policy idle?
 
 # %%
 times = history.filter(like="seconds_").mean().rename(lambda name: name.removeprefix("seconds_"))
 print("seconds per step:", ", ".join(f"{name} {value:.2f}" for name, value in times.items()))
 print(f"sampler against trainer: {history['logprob_gap'].max():.1e} nats per token at most")
+asked = asking.asking_of(chosen)
+again = [asked.request(prompts, probe, steps + 2, sample) for sample in range(group_size)]
+figure = figures.waiting(compare_loops(again, engine, retriever, prompts, limits, 0.2, seed))
+engine.counts.take()  # no part of the training's account either
+figures.save(figure, stage.figures / "waiting.png")
+figure
 
 # %% [markdown]
 # ## The same question after training

@@ -56,6 +56,11 @@ PATH = pd.DataFrame([("director of Grey Harp", 1, "Grey Harp had as star Bo Ek."
                     columns=["query", "rank", "text", "kind"])
 SEARCHES = pd.DataFrame({"method": ["direct"] * 4 + ["zerosearch"] * 4,
                          "n_searches": [0, 0, 0, 0, 1, 2, 2, 3]})
+SPANS = pd.DataFrame(
+    [("turn-synchronous", 0, "write", 0.0, 1.0), ("turn-synchronous", 0, "search", 1.0, 2.0),
+     ("turn-synchronous", 0, "write", 4.0, 5.0), ("turn-synchronous", 1, "search", 1.0, 4.0),
+     ("asynchronous", 0, "write", 0.0, 1.0), ("asynchronous", 0, "search", 1.0, 3.0)],
+    columns=["loop", "trajectory", "doing", "start", "end"])
 MANIFESTS = [dict(stage="00_micro_world", arm=None, seed=None, wall_seconds=60.0, peak_rss_mib=512.0),
              dict(stage="03_rl", arm="zerosearch", seed=1, wall_seconds=120.0, peak_rss_mib=2048.0)]
 LINES = published_costs.published_lines(BOOK)
@@ -80,6 +85,7 @@ DRAWN = {
     "sentinel_gap": lambda: figures.sentinel_gap(GAP),
     "question_path": lambda: figures.question_path("Who directed Grey Harp?", PATH),
     "stage_times": lambda: figures.stage_times(MANIFESTS),
+    "waiting": lambda: figures.waiting(SPANS),
 }
 EMPTY = {
     "scores_by_dataset": lambda: figures.scores_by_dataset(SCORES.iloc[:0]),
@@ -102,6 +108,7 @@ EMPTY = {
     "sentinel_gap": lambda: figures.sentinel_gap(GAP.iloc[:0]),
     "question_path": lambda: figures.question_path("Who directed Grey Harp?", PATH.iloc[:0]),
     "stage_times": lambda: figures.stage_times([]),
+    "waiting": lambda: figures.waiting(SPANS.iloc[:0]),
 }
 
 
@@ -143,6 +150,13 @@ def test_title_labels_and_text_fit_the_figure(name):
 def test_an_empty_or_incomplete_table_is_a_readable_error(name):
     with pytest.raises(WorkbookError, match=r"^figure \w+.*: expected .*, found .*; run stage 0\d first"):
         EMPTY[name]()
+
+
+def test_waiting_is_what_lies_between_the_spans():
+    # trajectory 0 is busy 3 of 5 s, trajectory 1 all of its 3 s: 2 of 8 s are waiting
+    figure = figures.waiting(SPANS)
+    assert "turn-synchronous 5.0 s (25% waiting), asynchronous 3.0 s (0% waiting)" in figure.get_suptitle().replace("\n", " ").replace(" %", "%")
+    assert [len(axes.patches) for axes in figure.axes] == [4, 2]
 
 
 def test_scores_are_drawn_where_they_belong():

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "rows",
         "file_forms",
     ),
-    ("rollout", "rollout_async", "timeline"),
+    ("rollout", "rollout_async", "timeline", "waiting"),
     (
         "training",
         "evaluation",

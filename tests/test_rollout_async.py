@@ -20,7 +20,7 @@ from zerosearch.retrievers.base import FailureLimit
 from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
 from zerosearch.rollout_async import AsyncSettings, rollout_async
 from zerosearch.schema import Question, Retrieval, SearchRequest
-from zerosearch.timeline import TimedEngine, TimedSearches, Timeline
+from zerosearch.waiting import LOOPS, DelayedRetriever, compare_loops
 
 PROMPTS = Prompts.load("micro", TOKENIZER)
 SETTINGS = RolloutSettings(max_searches=2, max_turn_tokens=24, max_observation_tokens=40, max_total_tokens=400, run_seed=3)
@@ -160,16 +160,16 @@ def test_at_most_so_many_trajectories_are_open() -> None:
 
 
 def test_the_timelines_of_both_loops_hold_every_message_and_search() -> None:
-    requests = asks([0, 1, 2])
-    one, other = Timeline(), Timeline()
-    rows = [(r.question.id, r.sample) for r in requests]
-    rollout(
-        requests, TimedEngine(ScriptedEngine(searches_as_told), one), TimedSearches(EchoRetriever(), one, rows),
-        PROMPTS, SETTINGS,
-    )
-    rollout_async(requests, ScriptedEngine(searches_as_told), EchoRetriever(), PROMPTS, SETTINGS, timeline=other)
-    for timeline in (one, other):
-        table = timeline.table()
-        counts = table.groupby(["trajectory", "doing"]).size().to_dict()
+    table = compare_loops(asks([0, 1, 2]), ScriptedEngine(searches_as_told), EchoRetriever(), PROMPTS, SETTINGS, 0.001)
+    for loop in LOOPS:
+        spans = table[table["loop"] == loop]
+        counts = spans.groupby(["trajectory", "doing"]).size().to_dict()
         assert counts == {(0, "write"): 1, (1, "write"): 2, (1, "search"): 1, (2, "write"): 3, (2, "search"): 2}
-        assert (table["end"] >= table["start"]).all() and table["start"].min() == 0.0
+        assert (spans["end"] >= spans["start"]).all() and spans["start"].min() == 0.0
+
+
+def test_latencies_are_keyed_draws_around_their_median() -> None:
+    slow = DelayedRetriever(EchoRetriever(), 0.3, seed=4)
+    drawn = [slow.latency_seconds(SearchRequest("q", question(i))) for i in range(400)]
+    assert drawn[7] == slow.latency_seconds(SearchRequest("other words", question(7))) and len(set(drawn)) == 400
+    assert 0.27 < sorted(drawn)[200] < 0.33 and DelayedRetriever(EchoRetriever(), 0.0, 4).latency_seconds(SearchRequest("q", question(1))) == 0.0

@@ -107,6 +107,8 @@ class Stage03(Common):
     max_turn_tokens: Count = 48  # tokens per policy message
     max_observation_tokens: Count = 160  # tokens of retrieved text per turn
     save_every: Count = 15  # steps between checkpoints
+    share_passages_in_group: bool = False  # identical simulator requests of a group are sent once
+    correction: Literal["none", "token", "sequence"] = "none"  # of differences between sampler and trainer
 
 
 @dataclass(frozen=True)

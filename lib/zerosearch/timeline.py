@@ -10,8 +10,6 @@ from typing import Iterable, Sequence
 import pandas as pd
 
 from zerosearch.engines.base import Engine, Generation, GenerationRequest
-from zerosearch.retrievers.base import Retriever
-from zerosearch.schema import Retrieval, SearchRequest
 
 COLUMNS = ("trajectory", "doing", "start", "end")
 
@@ -67,20 +65,3 @@ class TimedEngine:
     def release(self) -> None:
         """As the engine inside."""
         self._engine.release()
-
-
-class TimedSearches:
-    """A retriever that notes which trajectories searched.  rows: (question id, sample) of every trajectory."""
-
-    def __init__(self, retriever: Retriever, timeline: Timeline, rows: Sequence[tuple[str, int]]):
-        self._retriever, self._timeline, self.name = retriever, timeline, retriever.name
-        self._rows = {place: row for row, place in enumerate(rows)}
-
-    def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
-        """As the retriever inside."""
-        rows = [self._rows[r.question.id, r.sample] for r in requests]
-        self._timeline.all_now(rows, "search")
-        try:
-            return self._retriever.search(requests)
-        finally:
-            self._timeline.all_now(rows, None)

@@ -8,6 +8,7 @@ request's seed: the same whatever else is in the batch.
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class TransformersEngine:
         self.model, self.tokenizer, self.name, self.max_batch = model, tokenizer, name, max_batch
         self.counts = EngineCounts()
         self._store: dict[Hashable, _Stored] = {}
+        self._lock = threading.RLock()  # a policy that searches itself is asked from two threads
         ends = end_ids(model.config, getattr(model, "generation_config", None), tokenizer)
         self._rule = StopRule(tokenizer, stop_strings, ends)
 
@@ -109,9 +111,12 @@ class TransformersEngine:
         """Forget all conversations."""
         self._store.clear()
 
-    @torch.no_grad()
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """Return one Generation per request, in order; see engines/base.py."""
+        """Return one Generation per request, in order; see engines/base.py.  One thread at a time gets in."""
+        with self._lock, torch.no_grad():
+            return self._generate(requests)
+
+    def _generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         started = time.perf_counter()
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
         results: dict[int, Generation] = {}

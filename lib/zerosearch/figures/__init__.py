@@ -14,6 +14,7 @@ from zerosearch.figures.scores import (
 )
 from zerosearch.figures.simulation import label_stats, simulator_quality
 from zerosearch.figures.style import METRIC_LABELS, WorkbookFigure, look, percent, png_bytes, save
+from zerosearch.figures.waiting import waiting
 from zerosearch.figures.world import ability_card, retrieval_recall, world_graph
 
 __all__ = [
@@ -21,5 +22,5 @@ __all__ = [
     "curriculum_curves", "efficiency", "headline", "label_stats", "look", "outcomes", "pass_curves", "percent", "png_bytes",
     "published_beside_ours", "question_path", "retrieval_recall", "reward_curve", "save", "scores_by_condition",
     "scores_by_dataset", "search_calibration", "searches_histogram", "sentinel_gap", "simulator_quality",
-    "stage_times", "training_panels", "world_graph",
+    "stage_times", "training_panels", "waiting", "world_graph",
 ]

@@ -16,6 +16,7 @@ from zerosearch.retrievers import open_engine
 from zerosearch.retrievers.base import FailureLimit, NoRetriever, Retriever
 from zerosearch.retrievers.by_policy import PolicyWriter, SelfRetriever
 from zerosearch.retrievers.prompted import PromptedSimulatorRetriever, Shown
+from zerosearch.retrievers.sharing import SharedSimulator
 from zerosearch.retrievers.simulator import SimulatorRetriever
 from zerosearch.schema import Passage
 from zerosearch.training.arms import Arm
@@ -36,12 +37,13 @@ class Needs:
     pairs: Sequence[Pair]
     policy: tuple[Engine, Prompts] | None
     temperature: float
+    share: bool
 
 
 def open_retriever(
     arm: Arm, *, k: int, seed: int, passages: Sequence[Passage] = (), simulator: Path | str | None = None,
     max_new_tokens: int = 160, pairs: Sequence[Pair] = (), policy: tuple[Engine, Prompts] | None = None,
-    temperature: float = 1.0,
+    temperature: float = 1.0, share_passages_in_group: bool = False,
 ) -> Retriever:
     """Return what an arm's policy searches while it learns, k passages per query.
 
@@ -51,9 +53,10 @@ def open_retriever(
     searches one: the folder of the tuned one, or for the others the name of its base.  pairs: searches of
     stage 01, for the examples of a prompted simulator.  policy: (engine, prompts) of the policy that is
     trained, and its sampling temperature, for an arm whose policy searches itself.
+    share_passages_in_group: whether a tuned or untuned simulator is sent identical searches of a group once.
     seed: of the run, keys the draws of whoever writes.  max_new_tokens: budget for all passages together.
     """
-    needs = Needs(k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature)
+    needs = Needs(k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature, share_passages_in_group)
     return OPENERS[arm.retriever](arm, needs)
 
 
@@ -76,7 +79,8 @@ def _simulator(arm: Arm, needs: Needs) -> Retriever:
     engine, prompts = _simulator_engine(arm, needs)
     retriever = SimulatorRetriever(engine, prompts, needs.k, needs.seed, SIMULATOR_TEMPERATURE, needs.max_new_tokens)
     retriever.name = arm.retriever  # the ledger tells the tuned one, which cost a tuning, from its base
-    return FailureLimit(retriever)
+    limited = FailureLimit(retriever)
+    return SharedSimulator(retriever, limited) if needs.share else limited
 
 
 def _prompted(arm: Arm, needs: Needs) -> Retriever:
