@@ -38,7 +38,7 @@ from zerosearch.training.asking import Asking
 from zerosearch.training.batching import MicroBatch, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.objective import token_logprobs
-from zerosearch.training.policy_rl import CHECKPOINTS, PolicyRun, check_questions, run_fingerprint
+from zerosearch.training.policy_rl import CHECKPOINTS, PolicyRun, check_questions, run_fingerprint, training_engine
 from zerosearch.training.policy_trainer import (
     RLSettings, ScoredBatch, Slot, StepReport, accumulate, question_order, short_rise,
 )
