@@ -69,10 +69,3 @@ def test_a_killed_parent_leaves_nothing(tmp_path: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_until_gone(family)
-
-
-def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
-    model, tokenizer = models.load(MODEL)
-    with pytest.raises(ServerProblem, match="it has ended; its log"):
-        with serve(model, tokenizer, tmp_path / "log", cache_mib=1):
-            pytest.fail("expected the server not to start")

@@ -24,6 +24,7 @@ from zerosearch.rollout import Conversation, RolloutRequest, RolloutSettings, ro
 from zerosearch.schema import Retrieval, Trajectory
 from zerosearch.timeline import Timeline
 
+_GRACE_SECONDS = 0.001  # for searches that are answered at once: their trajectories join the next step
 _PATIENCE_SECONDS = 0.1  # longest wait for a search before cancellation is looked at
 
 
@@ -112,8 +113,11 @@ class _Scheduler:
         while self.to_begin and len(self.writing) + len(self.searching) < self.limits.max_open:
             index = self.to_begin.popleft()
             self._go_on(index, Conversation(self.requests[index], self.prompts, self.settings, index))
+        searching = len(self.searching)
         for index, made in self.engine.step() if self.writing else ():
             self._take_message(index, made)
+        if len(self.searching) > searching:
+            self.pool.settle(_GRACE_SECONDS)
         for index, found in self.pool.ready(0.0 if self.writing or not self.searching else _PATIENCE_SECONDS):
             self._take_passages(index, found)
 

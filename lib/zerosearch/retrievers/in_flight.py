@@ -41,21 +41,22 @@ class SearchPool:
         self._retriever, self._threads, self._per_call = retriever, threads, per_call
         self._deadline = deadline_seconds
         self.n_late = 0
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._work_there, self._news = threading.Condition(lock), threading.Condition(lock)
         self._waiting: deque[Asked] = deque()
         self._arrived: list[tuple[Hashable, Retrieval]] = []
         self._calls: set[_Call] = set()
         self._error: BaseException | None = None
         self._closed = False
-        self._n_workers = 0
+        self._n_workers = self._n_idle = 0
 
     def submit(self, handle: Hashable, request: SearchRequest) -> None:
         """Have a search carried out; ``ready`` returns it under its handle."""
-        with self._changed:
+        with self._work_there:
             self._waiting.append((handle, request))
-            if self._n_workers < self._threads:
+            if self._n_idle < len(self._waiting) and self._n_workers < self._threads:
                 self._start_worker()
-            self._changed.notify_all()
+            self._work_there.notify()
 
     def ready(self, timeout_seconds: float = 0.0) -> list[tuple[Hashable, Retrieval]]:
         """Return what has arrived or missed its deadline since the last call; wait a while if that is nothing.
@@ -63,22 +64,29 @@ class SearchPool:
         Raises what the retriever raised, and RetrieverError when as many calls hang as there are threads.
         """
         until = time.monotonic() + timeout_seconds
-        with self._changed:
+        with self._news:
             self._drop_late()
             while not self._arrived and self._error is None and (left := until - time.monotonic()) > 0:
-                self._changed.wait(min(left, self._next_deadline()))
+                self._news.wait(min(left, self._next_deadline()))
                 self._drop_late()
             if self._error is not None:
                 raise self._error
             arrived, self._arrived = self._arrived, []
             return arrived
 
+    def settle(self, at_most_seconds: float) -> None:
+        """Wait a moment for searches that are answered at once; return as soon as none is under way."""
+        until = time.monotonic() + at_most_seconds
+        with self._news:
+            while (self._calls or self._waiting) and self._error is None and (left := until - time.monotonic()) > 0:
+                self._news.wait(left)
+
     def close(self) -> None:
         """Drop what waits; threads end with their present call, whose answer nobody reads."""
-        with self._changed:
+        with self._work_there:
             self._closed = True
             self._waiting.clear()
-            self._changed.notify_all()
+            self._work_there.notify_all()
 
     def _start_worker(self) -> None:
         self._n_workers += 1
@@ -97,9 +105,11 @@ class SearchPool:
                 return
 
     def _next_call(self) -> _Call | None:
-        with self._changed:
+        with self._work_there:
+            self._n_idle += 1
             while not self._waiting and not self._closed:
-                self._changed.wait()
+                self._work_there.wait()
+            self._n_idle -= 1
             if self._closed:
                 self._n_workers -= 1
                 return None
@@ -110,13 +120,13 @@ class SearchPool:
 
     def _finish(self, call: _Call, found: Sequence[Retrieval], raised: BaseException | None) -> bool:
         """Hand over what a call brought; say whether its thread is still needed."""
-        with self._changed:
+        with self._news:
             self._calls.discard(call)
             if call.late:  # already answered as failed, and replaced
                 return False
             self._error = self._error or raised
             self._arrived += [(handle, one) for (handle, _), one in zip(call.asked, found)]
-            self._changed.notify_all()
+            self._news.notify()
             return True
 
     def _drop_late(self) -> None:
