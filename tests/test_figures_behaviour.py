@@ -154,10 +154,12 @@ def test_calibration_says_who_tells_best_who_is_silent_and_who_was_asked():
                              "what it does")
     assert "Never searching: Chain of thought." in _small_print(figure)
     assert "For Rejection sampling, ZeroSearch the untrained policy was asked." in _small_print(figure)
-    assert ("95 % interval of training seeds and questions, of the questions alone where a method has one training "
-            "(Wilson).") in _small_print(figure)
-    trained = _small_print(figures.search_calibration(CALIBRATION.query("seeds == 3")))
-    assert "95 % interval of training seeds and questions." in trained and "Wilson" not in trained
+    mixed = "seeds and questions, of the questions alone (Wilson) after a single training and for shares of 0 or 1."
+    assert mixed in _small_print(figure)
+    trained = CALIBRATION.query("seeds == 3")
+    own = _small_print(figures.search_calibration(trained))
+    assert "95 % interval of training seeds and questions." in own and "Wilson" not in own
+    assert mixed in _small_print(figures.search_calibration(trained.assign(searched_unknown=1.0)))
     always = CALIBRATION.query("method == 'search'")
     assert "95 % interval (Wilson)." in _small_print(figures.search_calibration(always))
     assert _said(figures.search_calibration(always)).startswith("No method searches more often where it must")

@@ -257,6 +257,18 @@ def test_draws_of_trainings_and_questions_one_by_one() -> None:
     assert np.isnan(shares["known"]).sum() == 4 * 16  # a draw in sixteen has unknown questions only
 
 
+def test_trainings_that_always_search_are_not_certain_to() -> None:
+    """All rows agree, and a bootstrap of them has no width: Wilson's over 50 and 50 questions, not over 150 rows."""
+    row = one(search_calibration(trained_rows(*[[1, 1, 1, 1]] * 3, n=25)), dataset="all")
+    least = 50 / (50 + norm.ppf(0.975) ** 2)
+    assert (row["n_known"], row["seeds"], row["interval"]) == (150, 3, "bootstrap")
+    assert bounds(row, "known", "unknown") == pytest.approx([least, 1.0, least, 1.0])
+    assert bounds(row, "gap") == pytest.approx([least - 1.0, 1.0 - least])
+    # only the unknown ones agree: their bounds are Wilson's, the others' and those of the gap are drawn
+    row = one(search_calibration(trained_rows([1, 1, 1, 1], [0, 0, 1, 1], n=25)), dataset="all")
+    assert bounds(row, "known", "unknown", "gap") == pytest.approx([0.0, 1.0, least, 1.0, 0.0, 1.0])
+
+
 def test_trainings_have_the_same_interval_whatever_the_order_of_the_rows() -> None:
     rng = np.random.default_rng(0)
     table = trained_rows(*rng.integers(0, 2, (3, 4)).tolist(), n=10)

@@ -9,8 +9,9 @@ searches for all unknown questions and saves the search for known ones; one that
 Intervals speak about the method.  Where it was trained with several seeds they come from the hierarchical
 bootstrap of ``resampling``, as in ``statistics.average_table``: a draw of the seeds, crossed with a draw of
 the questions; a share is then drawn searches over drawn questions.  With one seed only the questions are
-luck: Wilson's interval for a share, Newcombe's for the gap, which keep a width where all rows agree.
-Called by notebook 04.
+luck: Wilson's interval for a share, Newcombe's for the gap.  These keep a width where a method always did the
+same, and so they stand in there for several seeds too, over the questions and not over the rows: a bootstrap
+of equal rows would claim to be certain.  Called by notebook 04.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def search_calibration(
     n_known, n_unknown: rows, over all training seeds.  searched_*: share of them with a search; gap:
     unknown minus known, in [-1, 1].  searches_*: mean number.  em_*: mean EM.  NaN where there is no such row.
     seeds: trainings of the method; interval: ``bootstrap`` where they are several, else ``wilson``, see the
-    module.  known_*, unknown_*, gap_*: bounds of searched_known, searched_unknown and gap.
+    module (also for shares of 0 and 1).  known_*, unknown_*, gap_*: bounds of searched_known, searched_unknown, gap.
     Raises MissingInput without rows of ``direct``, UnpairedQuestions where seeds answered different questions.
     """
     direct = predictions[predictions["method"] == DIRECT]
@@ -84,7 +85,9 @@ def _rows(
             for values in (lambda t: t["n_searches"] > 0, lambda t: t["n_searches"], lambda t: t["em"])
         )
         gap = searched[1] - searched[0]
-        bounds = _of_questions(rows, confidence) if draws is None else _of_draws(draws[dataset], confidence)
+        bounds = _of_questions(rows, confidence)
+        if draws is not None:
+            bounds = _of_draws(draws[dataset], confidence, [share in (0.0, 1.0) for share in searched], bounds)
         kind = WILSON if draws is None else BOOTSTRAP
         yield (marked["method"].iloc[0], dataset, source, len(both[0]), len(both[1]), *searched, gap, *searches, *right,
                marked["seed"].nunique(), kind, *(bound for pair in bounds for bound in pair))
@@ -108,29 +111,38 @@ def _draws(marked: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, pd.Da
     return made
 
 
-def _of_draws(draws: pd.DataFrame, confidence: float) -> list[Bounds]:
-    """Return the percentiles of known, unknown and gap, over the draws that have such questions."""
+def _of_draws(draws: pd.DataFrame, confidence: float, alike: list[bool], of_questions: list[Bounds]) -> list[Bounds]:
+    """Return the percentiles of known, unknown and gap, over the draws that have such questions.
+
+    alike: whether all rows of known, of unknown are the same; of_questions: the bounds to take there, and for the
+    gap where both are.
+    """
     tail = (1.0 - confidence) / 2.0
-    bounds = draws.quantile([tail, 1.0 - tail])
-    return [(float(low), float(high)) for low, high in bounds.to_numpy().T]
+    drawn = [(float(low), float(high)) for low, high in draws.quantile([tail, 1.0 - tail]).to_numpy().T]
+    choices = zip([*alike, all(alike)], of_questions, drawn, strict=True)
+    return [own if same else percentiles for same, own, percentiles in choices]
 
 
 def _of_questions(rows: pd.DataFrame, confidence: float) -> list[Bounds]:
-    """Return Wilson's bounds of known and unknown, and Newcombe's of the gap: their distances, squared and added."""
-    counts = [(int(rows[f"searched_{kind}"].sum()), int(rows[kind].sum())) for kind in ("known", "unknown")]
-    known, unknown = (searched / n if n else np.nan for searched, n in counts)
-    bounds = [_wilson(searched, n, confidence) for searched, n in counts]
+    """Return Wilson's bounds of known and unknown, and Newcombe's of the gap: their distances, squared and added.
+
+    Every question counts once, with its share of trainings that searched for it.
+    """
+    parts = [rows[rows[kind]] for kind in ("known", "unknown")]
+    known, unknown = (_mean(part["n_searches"] > 0) for part in parts)
+    sizes = [len(part[["dataset", "question_id"]].drop_duplicates()) for part in parts]
+    bounds = [_wilson(share, n, confidence) for share, n in zip((known, unknown), sizes, strict=True)]
     (known_low, known_high), (unknown_low, unknown_high) = bounds
     down = float(np.hypot(unknown - unknown_low, known_high - known))
     up = float(np.hypot(unknown_high - unknown, known - known_low))
     return [*bounds, (unknown - known - down, unknown - known + up)]
 
 
-def _wilson(searched: int, n: int, confidence: float) -> Bounds:
-    """Return Wilson's bounds of a share of n rows; NaN without any."""
+def _wilson(share: float, n: int, confidence: float) -> Bounds:
+    """Return Wilson's bounds of a share of n questions; NaN without any."""
     if not n:
         return float("nan"), float("nan")
-    bounds = binomtest(searched, n).proportion_ci(confidence, method="wilson")
+    bounds = binomtest(round(share * n), n).proportion_ci(confidence, method="wilson")
     return float(bounds.low), float(bounds.high)
 
 

@@ -161,8 +161,10 @@ def _calibration_interval(drawn: pd.DataFrame) -> str:
     """Say which luck the intervals hold."""
     if (drawn["seeds"] < 2).all():
         return f"{INTERVAL} (Wilson)"
-    once = ", of the questions alone where a method has one training (Wilson)" if (drawn["seeds"] < 2).any() else ""
-    return f"{INTERVAL} of training seeds and questions{once}"
+    always = drawn[["searched_known", "searched_unknown"]].isin([0.0, 1.0]).any(axis=1)
+    alone = ((drawn["seeds"] < 2) | always).any()
+    limit = ", of the questions alone (Wilson) after a single training and for shares of 0 or 1" if alone else ""
+    return f"{INTERVAL} of training seeds and questions{limit}"
 
 
 def _pair(
