@@ -23,7 +23,7 @@
 # | if asked for | `samples.parquet`, `pass_at_k.csv`; `judged.parquet`, `judge_agreement.csv` |
 # | time and memory | `smoke`: under a minute, 1 GB · `laptop`: several minutes, 1.5 GB |
 #
-# Each statistic below is worked out by hand on four numbers in `A1_statistics`.
+# Each statistic below is worked out by hand on four numbers in `A2_statistics`.
 
 # %% [markdown]
 # ## What you will see
