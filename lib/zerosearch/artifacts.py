@@ -37,6 +37,7 @@ __all__ = [
     "Ledger",
     "Stage",
     "base_models",
+    "cache_dir",
     "notebook_path",
     "open_stage",
     "outputs_dir",
@@ -86,6 +87,11 @@ def outputs_dir() -> Path:
     """Return the folder of all runs: ``$ZEROSEARCH_OUTPUTS``, or ``outputs/`` in the project."""
     named = os.environ.get("ZEROSEARCH_OUTPUTS", "")
     return Path(named).expanduser().resolve() if named else OUTPUTS
+
+
+def cache_dir() -> Path:
+    """Return the folder of what all runs share and can be made again at any time (it need not exist)."""
+    return outputs_dir() / ".cache"
 
 
 def notebook_path(stage: str) -> Path:
