@@ -48,7 +48,7 @@ def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_built_on_the_disk_it_is_the_librarys_index(tmp_path: Path, block_words: int) -> None:
     passages = corpus()
     mine, theirs = saved(passages, tmp_path / "index", block_words), BM25Retriever(passages).index
-    assert isinstance(mine.scores, np.memmap) and mine.vocabulary == theirs.vocabulary
+    assert isinstance(mine._made.scores["data"], np.memmap) and mine.vocabulary == theirs.vocabulary
     for name in ("starts", "places", "scores", "highest"):
         here, there = getattr(mine, name), getattr(theirs, name)
         assert here.dtype == there.dtype and np.array_equal(here, there), name
@@ -86,7 +86,7 @@ def test_real_passages_rank_the_same_on_the_disk(
         shared_data / "qa" / "nq.jsonl").read_text().splitlines()[:50]
     asked = [json.loads(line)["question"] for line in lines]
     engine = BM25Retriever.open(passages, 10, cache=tmp_path)
-    assert isinstance(engine.index.scores, np.memmap)
+    assert isinstance(engine.index._made.scores["data"], np.memmap)
     found = engine.rank(asked)
     monkeypatch.setattr(bm25_index, "_DENSE", 10**9)
     assert engine.rank(asked) == found and len(found) == 250

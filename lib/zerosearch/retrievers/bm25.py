@@ -50,7 +50,7 @@ class BM25Retriever:
     ):
         # A list could be changed under the index; what lies on the disk stays there.
         self.passages = tuple(passages) if isinstance(passages, list) else passages
-        self.k, self._words = check_passages_per_query(k), Words()
+        self.k, self.words = check_passages_per_query(k), Words()
         self.index = index or self._indexed(k1, b)
         if self.index.n_passages != len(self.passages):
             raise ValueError(f"BM25 index: expected {len(self.passages)} passages, found {self.index.n_passages}")
@@ -84,7 +84,7 @@ class BM25Retriever:
 
         depth: how many at most, k if None; more than are ever shown serve to look further down.
         """
-        return self.index.rank([self._words(query) for query in queries], depth or self.k)
+        return self.index.rank([self.words(query) for query in queries], depth or self.k)
 
     @cached_property
     def identity(self) -> str:
@@ -119,7 +119,7 @@ class BM25Retriever:
     def _indexed(self, k1: float, b: float) -> Index:
         vocabulary: dict[str, int] = {}
         documents = [
-            [vocabulary.setdefault(word, len(vocabulary)) for word in self._words(_text(p))] for p in self.passages
+            [vocabulary.setdefault(word, len(vocabulary)) for word in self.words(_text(p))] for p in self.passages
         ]
         if not vocabulary:
             raise BadInput("corpus: expected passages with words in them, found none; check the passages file")

@@ -21,6 +21,8 @@ _WORD = re.compile(r"\w+")
 _REMEMBERED = 2**18  # words whose stem is remembered
 _DENSE = 4096  # passages up to which a batch of queries is scored against all of them at once
 _CHUNK = 64  # queries of such a batch: bounds memory to 64 x 4096 x 4 bytes
+_LOOKUP = 16  # looking a passage up takes so many times as long as adding to it in passing
+_FEW = 3  # times the passages that are wanted: not worth another look at who can be left out
 _SLACK = 1e-4  # far above what the order of a float32 sum can change, relative
 _HIGHEST = "highest.npy"
 
@@ -55,7 +57,10 @@ class Index:
     def __init__(self, made: bm25s.BM25, highest: np.ndarray | None = None):
         arrays = made.scores
         self.k1, self.b, self.n_passages = made.k1, made.b, int(arrays["num_docs"])
-        self.starts, self.places, self.scores = arrays["indptr"], arrays["indices"], arrays["data"]
+        # Plain views: the class of memory-mapped arrays costs more than the small work done on each piece.
+        self.starts, self.places, self.scores = (
+            np.asarray(arrays[name]).view(np.ndarray) for name in ("indptr", "indices", "data")
+        )
         n_words = len(self.starts) - 1
         self.vocabulary = {word: i for word, i in made.vocab_dict.items() if i < n_words}
         self.highest = np.maximum.reduceat(self.scores, self.starts[:-1]) if highest is None else highest
@@ -117,7 +122,7 @@ class Index:
         if not len(words):
             return []
         weights = counts.astype(np.float32)
-        places = np.sort(self._candidates(words, weights, min(depth, self.n_passages)))
+        places = np.sort(self._candidates(words, weights, depth))
         totals = self._totals(words, weights, places)
         return places[np.lexsort((places, -totals))][:depth].tolist()
 
@@ -125,41 +130,51 @@ class Index:
         """Return passages among which the ``depth`` best are, each once.
 
         The words that can add most come first.  Once all that is left to add is less than what the last
-        of the best has by now, no passage that has not come up can overtake it.
+        of the best has by now, no passage that has not come up can overtake it; those that have come up
+        are left out as soon as they cannot either.
         """
         bounds = weights * self.highest[words]
         order = np.argsort(-bounds, kind="stable")
-        to_come = bounds[order][::-1].cumsum()[::-1]
+        to_come = np.append(bounds[order][::-1].cumsum()[::-1], 0.0)
         sums = np.zeros(self.n_passages, dtype=np.float32)
-        met, n_met = list[np.ndarray](), 0
+        left, closed = np.zeros(0, dtype=self.places.dtype), False  # who can be among the best; nobody else can
         for turn, at in enumerate(order, 1):
             places, scores = self._entries(words[at])
-            met.append(places[sums[places] == 0])
-            n_met += len(met[-1])
-            sums[places] += weights[at] * scores
-            rest = to_come[turn] if turn < len(order) else 0.0
-            if n_met >= depth and rest < to_come[0] - rest:
-                every = np.concatenate(met)
-                have = sums[every]
-                last = np.partition(have, n_met - depth)[n_met - depth] * (1.0 - _SLACK)
+            if closed and len(left) * _LOOKUP < len(places):
+                where, here = _found_at(places, left)
+                sums[left[here]] += weights[at] * scores[where[here]]
+            else:
+                left = left if closed else np.concatenate([left, places[sums[places] == 0]])
+                sums[places] += weights[at] * scores
+            rest = to_come[turn]
+            if len(left) >= depth and rest < to_come[0] - rest:
+                have = sums[left]
+                last = np.partition(have, len(left) - depth)[len(left) - depth] * (1.0 - _SLACK)
                 if rest < last:
-                    return every[have + rest >= last]
-        return np.concatenate(met)
+                    left, closed = left[have + rest >= last], True
+            if closed and len(left) <= _FEW * depth:
+                break
+        return left
 
     def _totals(self, words: np.ndarray, weights: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Return the exact scores of some passages (ascending), float32."""
         totals = np.zeros(len(places), dtype=np.float32)
         for word, weight in zip(words, weights, strict=True):
             found, scores = self._entries(word)
-            at = np.searchsorted(found, places)
-            at[at == len(found)] = 0  # a place beyond the last entry: compared with the first, which it is not
-            here = found[at] == places
-            totals[here] += weight * scores[at[here]]
+            where, here = _found_at(found, places)
+            totals[here] += weight * scores[where[here]]
         return totals
 
     def _entries(self, word: int) -> tuple[np.ndarray, np.ndarray]:
         entries = slice(int(self.starts[word]), int(self.starts[word + 1]))
         return self.places[entries], self.scores[entries]
+
+
+def _found_at(places: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where in places (ascending, at least one) the wanted ones are: (positions, True where it is there)."""
+    where = np.searchsorted(places, wanted)
+    where[where == len(places)] = 0  # beyond the last: compared with the first, which it is not
+    return where, places[where] == wanted
 
 
 def _best(scores: np.ndarray, k: int) -> list[list[int]]:
