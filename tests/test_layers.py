@@ -25,6 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "ledger",
         "parts",
         "appended",
+        "remote_batch",
+        "remote",
         "progress",
         "environment",
         "artifacts",
