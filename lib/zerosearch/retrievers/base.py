@@ -11,13 +11,13 @@ This module talks to no engine.  Called by rollout, evaluation, labels and the r
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Protocol, Sequence
+from typing import Any, Callable, Protocol, Sequence, runtime_checkable
 
 from zerosearch.errors import RetrieverError
 from zerosearch.schema import Retrieval, SearchRequest
 
 MAX_PASSAGES = 20  # K, passages per query
-PAID_ENGINES = frozenset({"serpapi", "google", "serper"})  # engines that bill every fresh search
+PAID_ENGINES = frozenset({"serpapi", "google", "serper"})  # engines that bill every fresh answer
 
 
 class Retriever(Protocol):
@@ -43,6 +43,15 @@ class ReplayableRetriever(Retriever, Protocol):
     @property
     def identity(self) -> str:
         """Return the text that, together with the query, determines the passages."""
+        ...
+
+
+@runtime_checkable
+class RemoteRetriever(ReplayableRetriever, Protocol):
+    """A retriever whose answers come from afar, one by one: each can be kept as soon as it is there."""
+
+    def search_each(self, requests: Sequence[SearchRequest], keep: Callable[[int, Retrieval], object]) -> list[Retrieval]:
+        """As ``search``; keep(row, retrieval) is called with every retrieval when it arrives, before it is used."""
         ...
 
 
@@ -90,17 +99,14 @@ def check_rows(requests: Sequence[SearchRequest], retrievals: Sequence[Retrieval
 def count_queries(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
     """Return the fields of the ledger's ``queries`` event, one dict per engine in these retrievals.
 
-    engine, fresh, cached, paid (counts).  Failed searches count as fresh: they were tried.  Only fresh
-    searches of engines that bill per search are paid.
+    engine, fresh, cached, paid (counts).  Failed searches count as fresh: they were tried.  paid is 0: a paid
+    answer is written into the ledger when it arrives (``cache``), not when its batch is over.
     """
     counts = []
     for source in sorted({r.source for r in retrievals}):
         mine = [r for r in retrievals if r.source == source]
         cached = sum(r.cached for r in mine)
-        fresh = len(mine) - cached
-        counts.append(
-            {"engine": source, "fresh": fresh, "cached": cached, "paid": fresh if source in PAID_ENGINES else 0}
-        )
+        counts.append({"engine": source, "fresh": len(mine) - cached, "cached": cached, "paid": 0})
     return counts
 
 

@@ -86,6 +86,10 @@ class BM25Retriever:
         """
         return self.index.rank([self.words(query) for query in queries], depth or self.k)
 
+    def scores(self, query: str, places: Sequence[int]) -> list[float]:
+        """Return the scores of some passages for a query."""
+        return self.index.scores_of(self.words(query), places)
+
     @cached_property
     def identity(self) -> str:
         """Engine, parameters and a digest of the corpus: what besides the query decides the answer."""

@@ -98,6 +98,15 @@ class Index:
         chunks = (asked[i : i + _CHUNK] for i in range(0, len(asked), _CHUNK))
         return [best for chunk in chunks for best in self._best_of_all(chunk, depth)]
 
+    def scores_of(self, words: Sequence[str], places: Sequence[int]) -> list[float]:
+        """Return the scores of some passages, in any order, for a query's words."""
+        ids = np.array([self.vocabulary[w] for w in words if w in self.vocabulary], dtype=np.int64)
+        numbers, counts = np.unique(ids, return_counts=True)
+        order = np.argsort(places)
+        totals = np.zeros(len(places), dtype=np.float32)
+        totals[order] = self._totals(numbers, counts.astype(np.float32), np.asarray(places, dtype=np.int32)[order])
+        return totals.tolist()
+
     # -- few passages: a batch of queries times the whole table -----------------------------------
 
     @cached_property

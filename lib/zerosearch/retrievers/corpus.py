@@ -54,7 +54,7 @@ def passage_of(row: Mapping[str, Any], default_id: str = "") -> Passage:
     contents = row.get("contents")
     if not isinstance(text, str) and isinstance(contents, str):
         head, line_break, rest = contents.partition("\n")
-        in_contents, text = (head.strip().strip('"'), rest) if line_break else ("", contents)
+        in_contents, text = (_unquoted(head.strip()), rest) if line_break else ("", contents)
         title = title if isinstance(title, str) else in_contents
     if not isinstance(text, str) or not isinstance(title, str | None) or isinstance(key, bool):
         raise ValueError("no passage: expected texts under 'title' and 'text', or under 'contents'")
@@ -62,6 +62,11 @@ def passage_of(row: Mapping[str, Any], default_id: str = "") -> Passage:
         raise ValueError("no passage: expected a text or a number under 'id'")
     metadata = row.get("metadata")
     return Passage(str(key), title or "", text, metadata if isinstance(metadata, dict) else {})
+
+
+def _unquoted(title: str) -> str:
+    """Return a title without the quotes around it; quotes that belong to it stay."""
+    return title[1:-1] if len(title) > 1 and title[0] == title[-1] == '"' else title
 
 
 def digest_of(passages: Sequence[Passage]) -> str:
