@@ -368,3 +368,81 @@ def test_nothing_stays_behind(server: LocalServer) -> None:
     list(asked.ask_all([post(n) for n in range(20)]))
     gc.collect()
     assert not [t for t in threading.enumerate() if t.name == "remote calls"]
+
+
+# -- purses ---------------------------------------------------------------------------------------
+
+
+class Coins:
+    """A purse with so many coins; a request costs one where it may have been billed."""
+
+    def __init__(self, coins: int):
+        self.coins, self.reserved, self.ended = coins, 0, []
+        self._lock = threading.Lock()
+
+    def reserve(self, call: Call[Any]) -> bool:
+        with self._lock:
+            if self.coins > self.reserved:
+                self.reserved += 1
+                return True
+            if self.reserved:
+                return False
+            raise ConfigError("no coin left")
+
+    def settle(self, call: Call[Any], ended: object) -> None:
+        with self._lock:
+            self.reserved -= 1
+            self.coins -= ended.may_be_billed if isinstance(ended, RemoteFailure) else 1
+            self.ended.append(ended.kind if isinstance(ended, RemoteFailure) else ended)
+
+
+def test_a_purse_is_asked_before_every_request_and_ends_the_work_when_empty(server: LocalServer) -> None:
+    """Every second reply is a 503, which costs nothing: five coins buy five answers, no sixth is asked for."""
+    server.reply = lambda asked: Reply(status=503) if len(server.asked) % 2 else echo(asked)
+    purse, kept = Coins(5), {}
+    service = Service("numbers", server.url, attempts=4, wait_seconds=0.0, workers=1)
+    with pytest.raises(ConfigError, match="no coin left"):
+        list(Remote(service, purse).ask_all([post(n) for n in range(9)], lambda n, a: kept.update({n: a.value})))
+    assert kept == {n: n for n in range(5)} and len(server.asked) == 10
+    assert (purse.coins, purse.reserved) == (0, 0) and purse.ended == [x for n in range(5) for x in ("server", n)]
+
+
+def test_a_purse_that_may_get_something_back_is_waited_for(server: LocalServer) -> None:
+    """Four workers and two coins, no request costs anything: all the requests are made, two at a time at most."""
+    server.reply = lambda asked: Reply(status=400, wait=0.02)
+    purse = Coins(2)
+    answers = list(Remote(Service("numbers", server.url, workers=4), purse).ask_all([post(n) for n in range(12)]))
+    assert kinds(answers) == ["rejected"] * 12 and (purse.coins, server.at_once) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_what_may_have_been_billed_is_paid_for(server: LocalServer, kind: str) -> None:
+    server.reply = lambda asked: DAMAGES[kind]
+    purse = Coins(3)
+    service = Service("numbers", server.url, attempts=1, timeout_seconds=0.4, max_bytes=1_000)
+    assert kinds([Remote(service, purse).ask(post(1))]) == purse.ended == [kind]
+    assert purse.coins == (3 if kind in ("busy", "server", "rejected") else 2)
+
+
+def test_what_never_reached_the_server_is_not(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    purse = Coins(3)
+    asked = Remote(Service("numbers", server.url, "NUMBERS_KEY", attempts=1), purse)
+    assert kinds([asked.ask(post("\ud800"))]) == ["rejected"]
+    monkeypatch.setenv("NUMBERS_KEY", "a b")
+    with pytest.raises(RemoteRefused):
+        asked.ask(post(1))
+    monkeypatch.delenv("NUMBERS_KEY")
+    server.close()
+    assert kinds([asked.ask(post(1))]) == ["connection"]
+    assert (purse.coins, purse.reserved) == (3, 0)
+
+
+def test_a_request_that_is_broken_off_may_have_been_billed(server: LocalServer) -> None:
+    def reply(asked: Asked) -> Reply:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return Reply({"n": 1}, wait=600.0)
+
+    server.reply, purse = reply, Coins(3)
+    with pytest.raises(KeyboardInterrupt):
+        Remote(Service("numbers", server.url, timeout_seconds=600.0), purse).ask(post(1))
+    assert (purse.coins, purse.reserved) == (2, 0)

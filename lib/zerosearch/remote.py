@@ -3,6 +3,7 @@
     Service   where the calls go, which variable holds the key, how patient we are
     Call      one GET with parameters or POST with JSON, and how its reply is read
     Remote    makes calls, so many at a time, and gives their answers back in the order of the calls
+    Purse     allows each request before it is sent, and is told what became of it
 
 Every failure is one of FAILURES; what cannot be mended by another attempt or another call (key, credit,
 address) is raised as RemoteRefused and ends the work.  ``keep`` gets an answer when it arrives, before
@@ -19,53 +20,29 @@ import json
 import logging
 import os
 import re
+import ssl
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from functools import partial
-from typing import Any, Callable, Generic, Iterator, Mapping, Sequence, TypeVar
+from functools import cache, partial
+from typing import Any, Callable, Generic, Iterator, Mapping, Protocol, Sequence, TypeVar
 
 import httpx
 from tenacity import (
     AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay, wait_random_exponential,
 )
 
-from zerosearch.errors import ConfigError, WorkbookError
+from zerosearch.errors import ConfigError
 from zerosearch.remote_batch import Batch, Keep, Pace, Sleep
+from zerosearch.remote_failures import (
+    CREDIT, FAILURES, KEY, RemoteFailure, RemoteRefused, kind_of, seconds_to_wait,
+)
+
+__all__ = [
+    "FAILURES", "Answer", "Call", "Purse", "Remote", "RemoteFailure", "RemoteRefused", "Service", "read_json",
+]
 
 T = TypeVar("T")
-FAILURES: dict[str, str] = {  # the closed set of kinds, and what each means
-    "busy": "asked to come back later (HTTP 408, 409, 425, 429)",
-    "server": "the server failed (HTTP 5xx)",
-    "timeout": "no reply began in time",
-    "deadline": "a reply began and was not complete in time",
-    "connection": "refused, unreachable or broken off",
-    "malformed": "the reply is not what the protocol says",
-    "too_large": "the reply is larger than allowed",
-    "rejected": "this very request is refused (HTTP 4xx); others may pass",
-    "refused": "key, credit or address: no request can pass",
-}
-_PASSING = frozenset({"busy", "server", "timeout", "deadline", "connection", "malformed"})  # worth another attempt
-_BUSY, _KEY, _CREDIT = frozenset({408, 409, 425, 429}), frozenset({401, 403}), 402
-
-
-class RemoteRefused(WorkbookError):
-    """No call to this service can succeed: wrong address, key refused, credit used up."""
-
-
-class RemoteFailure(Exception):
-    """A call that failed.
-
-    kind: one of FAILURES.  status: HTTP status, None where there was none.  detail: what the server said,
-    for people.  retry_after: seconds that the server asked for.
-    """
-
-    def __init__(self, kind: str, status: int | None = None, detail: str = "", retry_after: float = 0.0):
-        if kind not in FAILURES:
-            raise ValueError(f"kind: expected one of {', '.join(FAILURES)}, found {kind!r}")
-        self.kind, self.status, self.detail, self.retry_after = kind, status, detail, retry_after
-        super().__init__(f"{kind} (HTTP {status})" if status else kind)
+_LOOK = 0.02  # seconds between two looks into a purse that waits for other requests to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +130,26 @@ class Answer(Generic[T]):
     seconds: float = 0.0
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # reading them takes longer than a request
+
+
+class Purse(Protocol):
+    """Pays for requests, one attempt at a time.  Called by several threads."""
+
+    def reserve(self, call: Call[Any]) -> bool:
+        """Set aside what a request can cost at most; False: ask again when one under way has ended.
+
+        Raises a WorkbookError, which ends the work, where waiting cannot help.
+        """
+        ...
+
+    def settle(self, call: Call[Any], ended: object) -> None:
+        """Take what the request did cost; ended: the value of the call, or the RemoteFailure of the request."""
+        ...
+
+
 def read_json(content: bytes) -> Any:
     """Return the JSON of a reply; RemoteFailure ``malformed`` where there is none."""
     try:
@@ -174,10 +171,14 @@ logging.getLogger("httpx").addFilter(_WithoutParameters())
 
 
 class Remote:
-    """Makes calls to one service.  May be used by several threads; they share the pace."""
+    """Makes calls to one service.  May be used by several threads; they share the pace.
 
-    def __init__(self, service: Service):
-        self.service, self._pace, self._ssl = service, Pace(service.per_second), httpx.create_ssl_context()
+    purse: asked before every request, None for a service that costs nothing.
+    """
+
+    def __init__(self, service: Service, purse: Purse | None = None):
+        self.service, self.purse = service, purse
+        self._pace = Pace(service.per_second)
 
     def ask(self, call: Call[T]) -> Answer[T]:
         """Return the answer to one call; RemoteRefused where none can succeed."""
@@ -195,8 +196,8 @@ class Remote:
             return
         jobs = [partial(self._answer, call=call) for call in calls]
         batch = Batch(jobs, self.service.workers, self._client, keep)
-        batch.start()
         try:
+            batch.start()  # inside: an interrupt may come before this returns
             for future in batch.futures:
                 yield future.result()
         except KeyboardInterrupt:
@@ -207,7 +208,7 @@ class Remote:
 
     def _client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=self.service.workers)
-        return httpx.AsyncClient(verify=self._ssl, timeout=None, limits=limits)  # the deadline is that of the attempt
+        return httpx.AsyncClient(verify=_certificates(), timeout=None, limits=limits)  # attempts have a deadline
 
     async def _answer(self, client: httpx.AsyncClient, sleep: Sleep, call: Call[T]) -> Answer[T]:
         """Return what became of a call after all its attempts; RemoteRefused where no call can succeed."""
@@ -219,12 +220,12 @@ class Remote:
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(s.attempts) | stop_before_delay(s.deadline_seconds), wait=self._wait, sleep=wait,
-            retry=retry_if_exception(lambda e: isinstance(e, RemoteFailure) and e.kind in _PASSING), reraise=True,
+            retry=retry_if_exception(lambda e: isinstance(e, RemoteFailure) and e.may_pass), reraise=True,
         )
         await wait(0.0)
         value, failure = None, None
         try:
-            value = await retrying(self._attempt, client, call, time.monotonic() + s.deadline_seconds)
+            value = await retrying(self._attempt, client, call, sleep, time.monotonic() + s.deadline_seconds)
         except RemoteFailure as error:
             failure = RemoteFailure(error.kind, error.status, self._without_key(error.detail))
         if failure is not None and failure.kind == "refused":
@@ -240,8 +241,26 @@ class Remote:
         back_off = wait_random_exponential(multiplier=self.service.wait_seconds, max=60.0)(state)
         return max(asked_for, back_off)
 
-    async def _attempt(self, client: httpx.AsyncClient, call: Call[T], ends: float) -> T:
-        """Return the value of one request's reply; ends: when all attempts of this call must be over."""
+    async def _attempt(self, client: httpx.AsyncClient, call: Call[T], sleep: Sleep, ends: float) -> T:
+        """Return the value of one request's reply, paid for; ends: when all attempts of this call must be over."""
+        if self.purse is None:
+            return await self._sent(client, call, ends)
+        while not self.purse.reserve(call):
+            await sleep(_LOOK)
+        ended: object = RemoteFailure("connection")  # of a request that is broken off
+        try:
+            ended = value = await self._sent(client, call, ends)
+            return value
+        except RemoteFailure as failure:
+            ended = failure
+            raise
+        except RemoteRefused:
+            ended = RemoteFailure("refused", sent=False)
+            raise
+        finally:
+            self.purse.settle(call, ended)
+
+    async def _sent(self, client: httpx.AsyncClient, call: Call[T], ends: float) -> T:
         began = False
         try:
             request = self._request(call)
@@ -251,12 +270,12 @@ class Remote:
                     content = await self._content(reply)
         except TimeoutError:
             raise RemoteFailure("deadline" if began else "timeout") from None
-        except httpx.TransportError:
-            raise RemoteFailure("connection") from None
+        except httpx.TransportError as error:
+            raise RemoteFailure("connection", sent=not isinstance(error, httpx.ConnectError)) from None
         except httpx.HTTPError:  # e.g. a broken compression
             raise RemoteFailure("malformed") from None
         except (ValueError, httpx.InvalidURL):  # e.g. half a character, or longer than an address may be
-            raise RemoteFailure("rejected", detail="cannot be put into a request") from None
+            raise RemoteFailure("rejected", detail="cannot be put into a request", sent=False) from None
         if reply.status_code != 200:
             raise _failure(reply, content, call)
         return call.read(content)
@@ -295,38 +314,18 @@ class Remote:
     def _refusal(self, failure: RemoteFailure) -> RemoteRefused:
         s = self.service
         found = ": ".join([*([f"HTTP {failure.status}"] if failure.status else []), *filter(None, [failure.detail])])
-        if failure.status in _KEY and s.key_variable:
+        if failure.status in KEY and s.key_variable:
             state = "one that is refused" if os.environ.get(s.key_variable) else "none"
             return RemoteRefused(
                 f"{s.place}: expected a key in the environment variable {s.key_variable}, found {state} ({found}); set "
                 f"it with `export {s.key_variable}=...` and start again"
             )
-        advice = "mend the account and start again" if failure.status == _CREDIT or failure.detail else s.advice
+        advice = "mend the account and start again" if failure.status == CREDIT or failure.detail else s.advice
         return RemoteRefused(f"{s.place}: expected {s.offers}, found {found}; {advice}")
 
 
 def _failure(reply: httpx.Response, content: bytes, call: Call[Any]) -> RemoteFailure:
     """Return the failure of a reply that is no success."""
-    made = call.explain(reply.status_code, content) or RemoteFailure(_kind(reply.status_code))
-    wait = _retry_after(reply.headers.get("retry-after", ""))
+    made = call.explain(reply.status_code, content) or RemoteFailure(kind_of(reply.status_code))
+    wait = seconds_to_wait(reply.headers.get("retry-after", ""))
     return RemoteFailure(made.kind, reply.status_code, made.detail, wait)
-
-
-def _kind(status: int) -> str:
-    if status in _BUSY:
-        return "busy"
-    if status >= 500:
-        return "server"
-    if status in _KEY or status in (_CREDIT, 404, 405) or status < 400:
-        return "refused"
-    return "rejected"
-
-
-def _retry_after(text: str) -> float:
-    """Return the seconds of a Retry-After header, which may be a number or a date; 0 for anything else."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a zone
-        return 0.0

@@ -83,7 +83,8 @@ class Batch(threading.Thread, Generic[A]):
         """Begin no further request and wait for those under way; an interrupt breaks them off."""
         self._tell(self._halted.set)
         try:
-            self.join()
+            if self.ident is not None:  # else it never began, and will not now
+                self.join()
         except KeyboardInterrupt:
             self.cancel()
             raise

@@ -22,10 +22,11 @@ from typing import Sequence
 
 import pandas as pd
 
+from zerosearch.chat import Chat, Prompt, Reply, model_service
 from zerosearch.errors import WorkbookError
 from zerosearch.evaluation.verdict_store import VerdictStore
-from zerosearch.prompts import one_line
-from zerosearch.remote import Answer, Call, Remote, RemoteFailure, RemoteRefused, Service, read_json
+from zerosearch.prompts import one_line, prompt_version
+from zerosearch.remote import Answer, RemoteFailure, RemoteRefused, Service
 from zerosearch.scoring import normalize
 
 INSTRUCTION = (
@@ -68,10 +69,10 @@ class JudgeSettings:
 
     def service(self) -> Service:
         """Return the judge as a service; ConfigError where the address is none."""
-        return Service(
-            "judge", self.url, self.key_variable, "", self.timeout_seconds, self.attempts, self.deadline_seconds,
-            self.wait_seconds, self.workers, offers=f"a chat endpoint with the model {self.model!r}",
-            advice="check address (it ends in /v1 for most servers) and model name",
+        return model_service(
+            "judge", self.url, self.model, self.key_variable, timeout_seconds=self.timeout_seconds,
+            attempts=self.attempts, deadline_seconds=self.deadline_seconds, wait_seconds=self.wait_seconds,
+            workers=self.workers,
         )
 
     def __post_init__(self) -> None:
@@ -101,9 +102,9 @@ class Judge:
     """Asks for verdicts.  path: file of verdicts; several judges may share it."""
 
     def __init__(self, settings: JudgeSettings, path: Path | str):
-        self.settings, self.store, self._remote = settings, VerdictStore(path), Remote(settings.service())
-        digest = hashlib.sha256(INSTRUCTION.encode()).hexdigest()[:12]
-        self.identity = f"{settings.model} prompt={digest}"
+        self.settings, self.store = settings, VerdictStore(path)
+        self._chat = Chat(settings.service(), settings.model)
+        self.identity = f"{settings.model} prompt={prompt_version(INSTRUCTION)}"
 
     def ask(self, cases: Sequence[Case]) -> list[Verdict]:
         """Return one Verdict per case, in order; equal cases are asked once, those on disk not at all.
@@ -128,9 +129,13 @@ class Judge:
                 about = {"question": case.question, "golden_answers": list(case.golden_answers)}
                 self.store.add(key, answer.value, judge=self.identity, **about, prediction=case.prediction)
 
-        calls = [_call(self.settings.model, case, mark=key[:8]) for key, case in cases]
+        marks = [key[:8] for key, _ in cases]
+        calls = [
+            self._chat.call(_prompt(case, mark), partial(_verdict, mark=mark))
+            for (_, case), mark in zip(cases, marks, strict=True)
+        ]
         try:
-            answers = list(self._remote.ask_all(calls, keep))
+            answers = list(self._chat.remote.ask_all(calls, keep))
         except RemoteRefused as refused:
             raise JudgeFailed(str(refused)) from None
         return {key: Verdict(a.value, _error(a.failure)) for (key, _), a in zip(cases, answers, strict=True)}
@@ -163,33 +168,21 @@ def _error(failure: RemoteFailure | None) -> str:
     return f"http {failure.status}" if failure.status else failure.kind
 
 
-def _call(model: str, case: Case, mark: str) -> Call[bool]:
-    return Call(partial(_read, mark=mark), "/chat/completions", body=_body(model, case, mark))
-
-
-def _body(model: str, case: Case, mark: str) -> dict[str, object]:
+def _prompt(case: Case, mark: str) -> Prompt:
     """Return the request; hostile text is confined to its JSON field."""
     material = {
         "question": one_line(case.question), "golden_answers": [one_line(answer) for answer in case.golden_answers],
         "prediction": one_line(case.prediction or "")[:MAX_PREDICTION], "mark": mark,
     }
-    messages = [
-        {"role": "system", "content": INSTRUCTION},
-        {"role": "user", "content": json.dumps(material, ensure_ascii=False)},
-    ]
-    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 32}
+    return Prompt(json.dumps(material, ensure_ascii=False), INSTRUCTION, max_tokens=32)
 
 
-def _read(content: bytes, mark: str) -> bool:
-    """Return the verdict of a reply: its message is the mark and one word, nothing else."""
-    try:
-        text = read_json(content)["choices"][0]["message"]["content"]
-        found_mark, word = text.split()
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise RemoteFailure("malformed") from None
-    if found_mark != mark or word.rstrip(".").lower() not in ("right", "wrong"):
+def _verdict(reply: Reply, mark: str) -> bool:
+    """Return the verdict of a reply: its text is the mark and one word, nothing else."""
+    words = reply.text.split()
+    if len(words) != 2 or words[0] != mark or (word := words[1].rstrip(".").lower()) not in ("right", "wrong"):
         raise RemoteFailure("malformed")
-    return word.rstrip(".").lower() == "right"
+    return word == "right"
 
 
 # -- tables ---------------------------------------------------------------------------------------
