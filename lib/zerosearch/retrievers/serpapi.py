@@ -20,6 +20,7 @@ URL, KEY_VARIABLE = "https://serpapi.com", "SERPAPI_API_KEY"
 RESULTS = 10  # organic results asked for: a page, the same price whatever the number
 MAX_QUERY = 1000  # characters that are sent: a longer one finds nothing
 MAX_TEXT = 2000  # characters of a passage made of a box
+_BREAK = re.compile(r"</?(?:br|p|div|li|ul|ol|td|th|tr|table|h\d)\b[^<>]{0,300}>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,300}>")
 _NOTHING = re.compile(r"hasn't returned any results|did not match any", re.IGNORECASE)
 _CREDIT = re.compile(r"credit|(run|ran) out|exceed\w* .*plan|plan .*exceed", re.IGNORECASE)  # not: of this hour
@@ -117,7 +118,7 @@ def passages_of(found: Any, k: int) -> tuple[Passage, ...]:
 
 def plain(text: object) -> str:
     """Return text without HTML: tags gone, entities resolved, tags of the prompts defused, single blanks."""
-    return " ".join(defuse(html.unescape(_TAG.sub(" ", str(text)))).split())
+    return " ".join(defuse(html.unescape(_TAG.sub("", _BREAK.sub(" ", str(text))))).split())
 
 
 def _organic(result: Mapping[str, Any], rank: int) -> Passage | None:

@@ -18,7 +18,7 @@ import json
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -43,7 +43,7 @@ class _About:
     engine: BM25Retriever
     topk: int
     pool: ThreadPoolExecutor
-    busy: int = 0
+    busy: set[RequestHandler] = field(default_factory=set)
 
 
 class _Json(RequestHandler):
@@ -62,7 +62,7 @@ class _Json(RequestHandler):
 class _Retrieve(_Json):
     def prepare(self) -> None:
         self._body = bytearray()
-        self.about.busy += 1
+        self.about.busy.add(self)
         self._limit(int(self.request.headers.get("Content-Length", 0)))
 
     def data_received(self, chunk: bytes) -> None:
@@ -70,7 +70,10 @@ class _Retrieve(_Json):
         self._body += chunk
 
     def on_finish(self) -> None:
-        self.about.busy -= 1
+        self.about.busy.discard(self)
+
+    def on_connection_close(self) -> None:
+        self.about.busy.discard(self)
 
     def _limit(self, size: int) -> None:
         if size > MAX_BODY:
