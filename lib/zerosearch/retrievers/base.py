@@ -121,6 +121,7 @@ class FailureLimit:
         if not 0.0 <= max_share <= 1.0:
             raise ValueError(f"max_share: expected a share in [0, 1], found {max_share}")
         self._retriever, self.name = retriever, retriever.name
+        self.identity: str = getattr(retriever, "identity", retriever.name)
         self.max_share, self.after = max_share, after
         self.n_searches, self.reasons = 0, Counter[str]()
 
