@@ -190,7 +190,7 @@ limits = RolloutSettings(
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
 )
 trajectories = collection.collect(requests, policy, engine, prompts, limits, batch_size, stage)
-print(recorded.counts())
+print(engine.counts())
 
 # %% [markdown]
 # ## What the policy did

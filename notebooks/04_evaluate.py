@@ -72,11 +72,11 @@ from IPython.display import Markdown, display
 from zerosearch import artifacts, display as views, explorer, explorer_records, figures, published
 from zerosearch.evaluation import QA_METRIC, calibration, comparison, kept, methods as ways, overlap, robustness
 from zerosearch.evaluation import row_facts, runner, statistics, subsets
-from zerosearch.evaluation.conditions import clean_passages, open_condition, possible
+from zerosearch.evaluation.conditions import open_condition, open_real, possible
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.questions import read_questions, training_questions
-from zerosearch.retrievers import EngineOptions, base, corpus, open_engine
+from zerosearch.retrievers import EngineOptions, corpus
 from zerosearch.rollout import RolloutSettings
 from zerosearch.stage_parameters import Stage04
 
@@ -155,12 +155,8 @@ print(f"{len(questions)} questions to be scored once per method and seed")
 
 # %%
 passages = corpus.open_passages(stage.require("00", "corpus.jsonl"))
-real = None  # another engine than BM25: its answers are recorded, its failures counted and limited
-if retriever != "bm25":
-    options = EngineOptions(retriever_url, retriever_corpus, retriever_mode, retriever_per_second, retriever_workers)
-    record, facts = stage.path("cache") / retriever, clean_passages(passages)
-    recorded = open_engine(retriever, facts, passages_per_query, record, options, stage.ledger)
-    real = base.FailureLimit(recorded, max_failed_searches)
+options = EngineOptions(retriever_url, retriever_corpus, retriever_mode, retriever_per_second, retriever_workers)
+real = open_real(retriever, passages, passages_per_query, options, max_failed_searches, stage)
 engine = open_condition("clean", passages, passages_per_query, seed, engine=real)
 settings = RolloutSettings(
     max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
@@ -227,8 +223,6 @@ predictions = runner.evaluate_all(
     everyone(engine), questions, parts, batch_size, stage.ledger,
     lambda label, done, total: stage.progress(done, total, label), kept=to_keep,
 )
-if real is not None:
-    print(recorded.counts())
 predictions, whole = kept.split(predictions)
 stage.write_table(predictions, "predictions.parquet")
 stage.write_table(whole, kept.TRAJECTORIES)
@@ -237,6 +231,7 @@ display(views.table(predictions[shown].drop_duplicates(), "Decoding settings, as
 counts = runner.count_table(predictions)
 display(views.table(counts.reset_index(), "Questions scored"))
 assert counts.nunique().eq(1).all(), "expected the same questions for every method, found other counts"
+print(real.counts() if real else "every search was answered in this process")
 
 # %% [markdown]
 # ### Read before you count
@@ -506,8 +501,7 @@ display(Markdown(
     + ", ".join(f"`{arm}` {best[arm]:.3f}" for arm in dict.fromkeys(arm for arm, _ in trained))
     + f".\n2. {len(decided)} of {len(average)} comparisons of the average are decided.\n"
     + f"3. Searches per question: {', '.join(f'`{name}` {mean:.2f}' for name, mean in searched.items())}.\n"
-    + f"4. {lost}."
-))
+    + f"4. {lost}."))
 
 # %% [markdown]
 # - Surprise: a difference of 0.05 on one set of 150 questions is undecided; the same difference over seven

@@ -319,17 +319,18 @@ def test_failure_limit_stops_with_the_reason() -> None:
 def test_failure_limit_passes_everything_else_on() -> None:
     limit = FailureLimit(EchoRetriever(), max_share=0.0, after=1)
     assert limit.name == "echo" and limit.search([ask(0)]) == EchoRetriever().search([ask(0)])
-    assert limit.search([]) == [] and limit.reasons == Counter()
+    assert limit.search([]) == [] and limit.reasons == Counter() and limit.identity == "echo"
     with pytest.raises(ValueError, match="max_share"):
         FailureLimit(EchoRetriever(), max_share=2.0)
 
 
 def test_queries_are_counted_by_engine() -> None:
+    """What is paid stands in the ledger since its answer arrived, and is not counted again with its batch."""
     paid = [Retrieval(ask(i), (), "serpapi", cached=i < 2) for i in range(5)]
     free = [Retrieval(ask(0), (), "bm25"), failure(ask(1), "bm25", "")]
     assert free[1].error == "unknown failure"
     assert count_queries([*paid, *free]) == [
         {"engine": "bm25", "fresh": 2, "cached": 0, "paid": 0},
-        {"engine": "serpapi", "fresh": 3, "cached": 2, "paid": 3},
+        {"engine": "serpapi", "fresh": 3, "cached": 2, "paid": 0},
     ]
     assert count_queries([]) == []

@@ -18,12 +18,16 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 
 from zerosearch import seeds
+from zerosearch.artifacts import Stage
 from zerosearch.errors import ConfigError, unknown_name
 from zerosearch.labels import gold_hops
 from zerosearch.microworld import language as lang
 from zerosearch.microworld.language import BY_NOUN, BY_SUBJECT, Relation
 from zerosearch.microworld.world import is_world_name
-from zerosearch.retrievers.base import ReplayableRetriever, Retriever, check_passages_per_query, check_rows
+from zerosearch.retrievers import EngineOptions, open_engine
+from zerosearch.retrievers.base import (
+    FailureLimit, ReplayableRetriever, Retriever, check_passages_per_query, check_rows,
+)
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.retrievers.corpus import digest_of, kinds_of
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest
@@ -63,6 +67,20 @@ def open_condition(
     facts = clean_passages(passages)
     clean = engine or BM25Retriever.open(facts, k)
     return clean if name == "clean" else CorruptedRetriever(clean, float(name.partition("-")[2]), k, seed, facts)
+
+
+def open_real(
+    name: str, passages: Sequence[Passage], k: int, options: EngineOptions, max_failures: float, stage: Stage
+) -> FailureLimit | None:
+    """Return the real engine of that name for clean searches, None for BM25, which costs nothing and never fails.
+
+    Its answers are recorded, those that are billed stand in the stage's ledger, and the evaluation stops with
+    the reason when more than max_failures (share in [0, 1]) of its searches fail.
+    """
+    if name == "bm25":
+        return None
+    engine = open_engine(name, clean_passages(passages), k, stage.path("cache") / name, options, stage.ledger)
+    return FailureLimit(engine, max_failures)
 
 
 def possible(

@@ -130,6 +130,11 @@ class FailureLimit:
         """Number of failed searches so far."""
         return self.reasons.total()
 
+    def counts(self) -> str:
+        """Return what was asked, replayed, billed and lost so far, for people."""
+        asked = self._retriever.counts() if hasattr(self._retriever, "counts") else f"{self.n_searches:,} searches"
+        return f"{asked}, {self.n_failures:,} failed{''.join(f'; {n:,} {why}' for why, n in self.reasons.most_common())}"
+
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return what the wrapped retriever returns; RetrieverError once the limit is passed."""
         found = check_rows(requests, self._retriever.search(requests), self.name)
