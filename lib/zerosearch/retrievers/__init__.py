@@ -102,7 +102,7 @@ def _wikipedia(passages: Sequence[Passage], k: int, options: EngineOptions) -> R
 def _dense(passages: Sequence[Passage], k: int, options: EngineOptions) -> ReplayableRetriever:
     from zerosearch.retrievers.dense import ENCODER, DenseRetriever
 
-    return DenseRetriever.open(passages, k, options.url or ENCODER)
+    return DenseRetriever(passages, k, options.url or ENCODER)
 
 
 _OPENERS: dict[str, Callable[[Sequence[Passage], int, EngineOptions], ReplayableRetriever]] = {
