@@ -87,7 +87,7 @@ class SerpApiRetriever:
 def retrieval_of(request: SearchRequest, name: str, answer: Answer[tuple[Passage, ...]]) -> Retrieval:
     """Return the retrieval of a remote answer, a failed one with the kind of its failure."""
     if answer.value is None:
-        return failure(request, name, str(answer.failure))
+        return failure(request, name, str(answer.failure), answer.seconds)
     return Retrieval(request, answer.value, name, wall_seconds=answer.seconds)
 
 
