@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from zerosearch.schema import Passage
 
 ENGINES = ("bm25", "serpapi", "wikipedia", "dense")
+SERPAPI_KEY = "SERPAPI_API_KEY"  # environment variable
+DENSE_INSTALL = "pip install -c constraints.txt -e '.[dense]'"
 _NOWHERE = "http://nowhere.invalid"
 REMOTE = ("serpapi", "wikipedia")  # asked over the network: their answers are kept for all runs
 

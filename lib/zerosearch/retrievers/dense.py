@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from zerosearch import artifacts, files
 from zerosearch.errors import MissingInput, NotReady
+from zerosearch.retrievers import DENSE_INSTALL
 from zerosearch.retrievers.base import check_passages_per_query
 from zerosearch.retrievers.corpus import digest_of
 from zerosearch.schema import Passage, Retrieval, SearchRequest
@@ -31,7 +32,6 @@ ENCODER = "intfloat/e5-base-v2"
 QUERY, PASSAGE = "query: ", "passage: "  # what E5 was trained to see before either
 _INDEX, _ABOUT = "index.faiss", "about.json"
 _BLOCK = 4096  # passages encoded between two looks at the file
-_INSTALL = "pip install -c constraints.txt -e '.[dense]'"
 
 
 class DenseRetriever:
@@ -153,5 +153,5 @@ def _imported(name: str) -> Any:
     except ImportError as error:
         raise NotReady(
             f"retriever 'dense': expected the extra 'dense' (sentence-transformers and faiss), found {error}; install it "
-            f"with `{_INSTALL}`"
+            f"with `{DENSE_INSTALL}`"
         ) from error
