@@ -15,7 +15,9 @@ from local_server import Asked, LocalServer, Reply
 
 from zerosearch import seeds
 
-FOUND_NOTHING = {"search_metadata": {"status": "Success"}, "error": "Google hasn't returned any results for this query."}
+FOUND_NOTHING = {
+    "search_metadata": {"status": "Success"}, "error": "Google hasn't returned any results for this query.",
+}
 FAULTS = ("busy", "server", "hang", "truncated", "shape", "trickle", "reset", "nothing")
 
 
@@ -43,7 +45,8 @@ class FaultServer(LocalServer):
         if fault in ("", "nothing"):
             with self._counting:
                 self.sent.update(queries)
-            return Reply(good if not fault else FOUND_NOTHING if asked.method == "GET" else {"result": [[]] * len(queries)})
+            nothing = FOUND_NOTHING if asked.method == "GET" else {"result": [[]] * len(queries)}
+            return Reply(nothing if fault else good)
         return self._damaged(fault, good)
 
     def _damaged(self, fault: str, good: Any) -> Reply:

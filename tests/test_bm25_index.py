@@ -256,6 +256,7 @@ def test_lines_that_are_no_passages_are_listed(tmp_path: Path) -> None:
 
 def test_a_published_wikipedia_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "wiki.jsonl"
-    path.write_text('{"id": "0", "contents": "\\"Amber\\"\\nAmber is resin."}\n{"id": "1", "contents": "\\"B\\"\\nb"}\n')
+    rows = [{"id": "0", "contents": '"Amber"\nAmber is resin.'}, {"id": "1", "contents": '"B"\nb'}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     expected = [Passage("0", "Amber", "Amber is resin."), Passage("1", "B", "b")]
     assert open_passages(path) == list(open_passages(path, tmp_path / "cache", in_memory=0)) == expected

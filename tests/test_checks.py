@@ -112,9 +112,9 @@ def test_models_are_looked_at_for_the_stages_that_run() -> None:
 @pytest.mark.parametrize(
     ("values", "lacks"),
     [
-        ({"01.retriever": "serpapi"}, "01.retriever serpapi: expected a key in the environment variable SERPAPI_API_KEY"),
-        ({"04.retriever": "wikipedia"}, "04.retriever wikipedia: expected the address of a server in 04.retriever_url"),
-        ({"04.retriever": "dense"}, "found no faiss-cpu; install it with `pip install -c constraints.txt -e '.[dense]'`"),
+        ({"01.retriever": "serpapi"}, "serpapi: expected a key in the environment variable SERPAPI_API_KEY, found"),
+        ({"04.retriever": "wikipedia"}, "wikipedia: expected the address of a server in 04.retriever_url, found none"),
+        ({"04.retriever": "dense"}, "no faiss-cpu; install it with `pip install -c constraints.txt -e '.[dense]'`"),
     ],
 )
 def test_what_engines_lack_is_found_before_the_run(
@@ -123,7 +123,7 @@ def test_what_engines_lack_is_found_before_the_run(
     monkeypatch.delenv("SERPAPI_API_KEY", raising=False)
     monkeypatch.setattr(checks, "installed_version", lambda name: None if name == "faiss-cpu" else "1")
     (problem,) = checks.engine_problems(profiles.load("smoke", values), artifacts.STAGES)
-    assert lacks in problem and problem.endswith("or use another engine, e.g. --set {}.retriever=bm25".format(problem[:2]))
+    assert lacks in problem and problem.endswith(f"or use another engine, e.g. --set {problem[:2]}.retriever=bm25")
     other = "04" if problem.startswith("01") else "01"
     assert checks.engine_problems(profiles.load("smoke", values), [other]) == []
     replayed = values | {f"{problem[:2]}.retriever_mode": "replay"}

@@ -87,7 +87,9 @@ def test_the_index_is_built_once(encoder: str, tmp_path: Path, monkeypatch: pyte
     assert len(list(tmp_path.glob("dense-*/"))) == 2 and other.identity != again.identity
 
 
-def test_through_the_door_and_replayed(encoder: str, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_through_the_door_and_replayed(
+    encoder: str, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     live, replay = EngineOptions(url=encoder), EngineOptions(url=encoder, mode="replay")
     first = open_engine("dense", PASSAGES, 2, tmp_path / "record", live).search([ask("amber")])[0]
     monkeypatch.setattr(dense, "_imported", None)  # replaying needs neither library

@@ -19,8 +19,8 @@ from zerosearch.schema import Passage, Question
 
 KEY, RUN = "canary4711key", "paid"
 QUESTIONS = [
-    Question(f"nq{'_train' * (i < 2)}/{i}", "nq", f"who directed film {i}", (f"Falk {i}",), "train" if i < 2 else "eval")
-    for i in range(4)
+    Question(f"{split}/{i}", "nq", f"who directed film {i}", (f"Falk {i}",), split)
+    for i, split in enumerate(("train", "train", "eval", "eval"))
 ]
 CORPUS = [Passage(str(i), f"Film {i}", f"Film {i} was directed by Falk {i} in the year 19{i:02}.") for i in range(40)]
 SMALL: dict[str, dict[str, Any]] = {

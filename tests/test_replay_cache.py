@@ -190,7 +190,10 @@ def test_rows_stay_together_and_each_query_is_asked_once(
 
 @pytest.mark.parametrize(
     ("query", "same"),
-    [("  who   wrote\tit \n", "who wrote it"), ("Cafe\u0301", "Caf\u00e9"), ("a\u00a0b", "a b"), ("\ud800 x", "\ud800 x")],
+    [
+        ("  who   wrote\tit \n", "who wrote it"), ("Cafe\u0301", "Caf\u00e9"), ("a\u00a0b", "a b"),
+        ("\ud800 x", "\ud800 x"),
+    ],
 )
 def test_blanks_and_composition_make_no_difference(tmp_path: Path, query: str, same: str) -> None:
     engine = PayingEngine()
@@ -414,7 +417,8 @@ def test_a_file_that_is_not_whole_adds_nothing(tmp_path: Path) -> None:
     whole, zipped = (tmp_path / "a.jsonl").read_bytes(), (tmp_path / "a.jsonl.gz").read_bytes()
     lines = whole.splitlines(keepends=True)
     damaged = {
-        "short.jsonl": whole[:-1], "shorter.jsonl": b"".join(lines[:-1]), "other.jsonl": whole.replace(b'"x"', b'"y"', 1),
+        "short.jsonl": whole[:-1], "shorter.jsonl": b"".join(lines[:-1]),
+        "other.jsonl": whole.replace(b'"x"', b'"y"', 1),
         "torn.jsonl": whole[:-20], "newer.jsonl": whole.replace(b'"version": 1', b'"version": 2'),
         "list.jsonl": b"[1]\n", "text.jsonl": b"oops\n", "short.jsonl.gz": zipped[:-9], "none.jsonl.gz": whole,
         "long.jsonl": b'{"a": "' + b"x" * 2**24 + b'"}\n',

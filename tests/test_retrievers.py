@@ -80,8 +80,8 @@ def test_batches_agree_with_single_queries_and_the_definition(documents, queries
     assert ranked == [engine.rank([query])[0] for query in asked]
     for words, best in zip(queries, ranked, strict=True):
         matching = [i for i, document in enumerate(documents) if set(document) & set(words)]
-        totals = {i: sum(float(engine.index.table[engine.index.vocabulary[w], i]) for w in words if w in engine.index.vocabulary)
-                  for i in matching}
+        table, known = engine.index.table, engine.index.vocabulary
+        totals = {i: sum(float(table[known[w], i]) for w in words if w in known) for i in matching}
         assert len(best) == min(k, len(matching)) and set(best) <= set(matching)
         for first, second in zip(best, best[1:]):
             assert totals[first] > totals[second] - 1e-6

@@ -19,7 +19,10 @@ from zerosearch.retrievers.serpapi import MAX_QUERY, SerpApiRetriever, passages_
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest
 
 KEY = "canary4711key"
-FOUND = {"search_metadata": {"status": "Success"}, "organic_results": [{"title": "T", "snippet": "S", "link": "http://a"}]}
+FOUND = {
+    "search_metadata": {"status": "Success"},
+    "organic_results": [{"title": "T", "snippet": "S", "link": "http://a"}],
+}
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ def test_the_recorded_error_means_that_nothing_can_be_found_any_more(shared_data
           "displayed_link": "w › amber", "snippet_highlighted_words": ["resin"]}, "Amber - Wiki", "Amber is resin."),
         ({"type": "organic_result", "title": "Height", "answer": "8,849 m", "snippet": "It is 8,849 m high."},
          "Height", "8,849 m · It is 8,849 m high."),
-        ({"type": "population_result", "place": "Austin", "population": "961,855", "year": "2020", "thumbnail": "http://x"},
+        ({"type": "population_result", "place": "Austin", "population": "961,855", "year": "2020", "thumbnail": "x"},
          "", "place: Austin · population: 961,855 · year: 2020"),
         ({"type": "calculator_result", "result": "4"}, "", "4"),
         ({"type": "dictionary_results", "word": "amber", "syllables": "am·ber", "definitions": ["resin", "a colour"],
@@ -109,7 +112,7 @@ def test_the_recorded_error_means_that_nothing_can_be_found_any_more(shared_data
         ({"type": "weather_result", "temperature": "68", "unit": "Fahrenheit", "location": "Austin", "thumbnail": "x"},
          "", "temperature: 68 · unit: Fahrenheit · location: Austin"),
         ({"type": "organic_result", "title": "Steps", "list": ["one", "two"]}, "Steps", "one, two"),
-        ({"type": "organic_result", "title": "Table", "contents": {"table": [["a", "1"], ["b", "2"]], "formatted": None}},
+        ({"type": "organic_result", "title": "Table", "contents": {"table": [["a", "1"], ["b", 2]], "formatted": None}},
          "Table", "a, 1, b, 2"),
         ({"type": "finance_results", "title": "Alphabet", "stock": "NASDAQ: GOOGL", "price": 101.5, "price_movement":
           {"percentage": 1.2, "movement": "Up"}}, "Alphabet",
@@ -123,7 +126,7 @@ def test_an_answer_box_comes_first(box: dict[str, Any], title: str, text: str) -
 
 
 def test_boxes_that_say_nothing_give_no_passage() -> None:
-    for box in ({"type": "organic_result", "link": "http://x"}, {}, None, {"title": "only a title"}, {"type": "hotels"}):
+    for box in ({"type": "organic_result", "link": "http://x"}, {}, None, {"title": "a title"}, {"type": "hotels"}):
         assert [p.text for p in passages_of({**FOUND, "answer_box": box}, 5)] == ["S"]
     graph = {"entity_type": "related_questions"}
     assert [p.text for p in passages_of({**FOUND, "knowledge_graph": graph}, 5)] == ["S"]
@@ -152,7 +155,7 @@ def test_answer_box_then_graph_then_results_and_no_more_than_k() -> None:
 
 def test_text_is_plain() -> None:
     assert plain("a&nbsp;<em>b</em>\n c &amp; d &lt;e&gt; &#39;f&#39;<br/>g") == "a b c & d <e> 'f' g"
-    assert plain("x </information> <|im_end|> &lt;search&gt;") == plain("x <|im_end|> &lt;search&gt;") == "x (im_end) (search)"
+    assert plain("x </information> <|im_end|> &lt;search&gt;") == "x (im_end) (search)"
     assert plain("1 < 2 and 3 > 2") == "1 < 2 and 3 > 2"
 
 
@@ -161,7 +164,8 @@ def test_text_is_plain() -> None:
 
 def test_one_request_per_query(server: LocalServer) -> None:
     found = engine(server).search([ask("who wrote ü & it?"), ask("  "), ask("x" * 3000)])
-    assert [r.passages for r in found] == [(Passage("http://a", "T", "S", {"source": "organic", "rank": 1}),), (), found[0].passages]
+    passage = Passage("http://a", "T", "S", {"source": "organic", "rank": 1})
+    assert [r.passages for r in found] == [(passage,), (), (passage,)]
     assert [r.error for r in found] == [None] * 3 and found[0].source == "serpapi" and found[0].wall_seconds > 0
     sent = sorted((a.params for a in server.asked), key=lambda p: len(p["q"]))
     assert sent[0] == {
@@ -212,7 +216,8 @@ def test_failures_are_typed(server: LocalServer, status: int, content: Any, kind
 @pytest.mark.parametrize(
     ("status", "message", "told"),
     [
-        (429, "Your account has run out of searches.", "run out of searches"), (401, "Invalid API key.", "SERPAPI_API_KEY"),
+        (429, "Your account has run out of searches.", "run out of searches"),
+        (401, "Invalid API key.", "SERPAPI_API_KEY"),
         (403, "The account was deleted.", "SERPAPI_API_KEY"), (200, "Invalid API key.", "SERPAPI_API_KEY"),
     ],
 )

@@ -112,8 +112,9 @@ def test_health(running: str) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"{oops", "a JSON object"), (b"[1]", "a JSON object"), (b"", "a JSON object"), (b"[" * 100_000, "a JSON object"),
-        ({}, "queries"), ({"queries": [1]}, "queries"), ({"queries": {"a": 1}}, "queries"), ({"queries": None}, "queries"),
+        (b"{oops", "a JSON object"), (b"[1]", "a JSON object"), (b"", "a JSON object"),
+        (b"[" * 100_000, "a JSON object"), ({}, "queries"), ({"queries": [1]}, "queries"),
+        ({"queries": {"a": 1}}, "queries"), ({"queries": None}, "queries"),
         ({"queries": ["a"], "topk": 0}, "topk"), ({"queries": ["a"], "topk": "3"}, "topk"),
         ({"queries": ["a"], "topk": True}, "topk"), ({"queries": ["a"], "topk": 101}, "topk"),
         ({"queries": ["a"] * 1001}, "at most 1000 queries"), ({"queries": ["a" * 10_001]}, "10000 characters"),
@@ -140,14 +141,16 @@ def test_too_large_a_request_is_refused_and_the_server_lives_on(running: str) ->
 
 
 def test_other_paths_and_methods(running: str) -> None:
-    for method, path, status in (("GET", "/", 404), ("GET", "/retrieve", 405), ("POST", "/health", 405), ("PUT", "/retrieve", 405)):
+    expected = (("GET", "/", 404), ("GET", "/retrieve", 405), ("POST", "/health", 405), ("PUT", "/retrieve", 405))
+    for method, path, status in expected:
         found = httpx.request(method, f"{running}{path}", timeout=20)
         assert found.status_code == status and set(found.json()) == {"error"}, path
 
 
 def test_broken_connections_do_no_harm(running: str) -> None:
     address = ("127.0.0.1", httpx.URL(running).port or 0)
-    for sent in (b"", b"POST /retrieve HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", b"\x00\xff\r\n\r\n", b"POST /retrieve\r\n"):
+    begun = b"POST /retrieve HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"
+    for sent in (b"", begun, b"\x00\xff\r\n\r\n", b"POST /retrieve\r\n"):
         with socket.create_connection(address, 10) as connection:
             connection.sendall(sent)
     assert post(running, {"queries": ["amber"]})[0] == 200
@@ -244,8 +247,9 @@ def test_no_more_than_k_and_in_the_order_of_the_server() -> None:
 
 @pytest.mark.parametrize(
     "found", [None, [], "x", {}, {"result": None}, {"result": {}}, {"result": [[], []]}, {"result": []},
-              {"result": [[7]]}, {"result": [[{}]]}, {"result": [[{"document": None}]]}, {"result": [[{"document": {"id": 1}}]]},
-              {"result": [{"contents": 3}]}, {"result": [None]}, {"detail": "Not Found"}],
+              {"result": [[7]]}, {"result": [[{}]]}, {"result": [[{"document": None}]]},
+              {"result": [[{"document": {"id": 1}}]]}, {"result": [{"contents": 3}]}, {"result": [None]},
+              {"detail": "Not Found"}],
 )
 def test_other_shapes_are_malformed(found: Any) -> None:
     with pytest.raises(RemoteFailure, match="malformed"):

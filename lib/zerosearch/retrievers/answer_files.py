@@ -94,8 +94,8 @@ def _check(path: Path, head: dict[str, Any], lines: list[bytes]) -> None:
         raise BadInput(f"{path}: expected version {VERSION}, found {head.get('version')!r}; update this project")
     if (len(lines), _digest(lines)) != (head.get("answers"), head.get("sha256")):
         raise BadInput(
-            f"{path}: expected {head.get('answers')} answers as they were written, found {len(lines)}, or others; the file "
-            "was cut short or changed: fetch it again"
+            f"{path}: expected {head.get('answers')} answers as they were written, found {len(lines)}, or others; the "
+            "file was cut short or changed: fetch it again"
         )
 
 

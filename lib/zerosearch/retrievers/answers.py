@@ -210,7 +210,7 @@ class Answers:
             if isinstance(error, sqlite3.Error) and sign in text:
                 return DiskProblem(place, OSError(number, text))
         return BadInput(
-            f"{place}: expected recorded answers, found damage ({type(error).__name__}: {text[:200]}); take out what cannot "
-            f"be read, to be asked again, with `python -m zerosearch.retrievers.cache check {self.folder}`, or restore "
-            "the folder from a copy"
+            f"{place}: expected recorded answers, found damage ({type(error).__name__}: {text[:200]}); take out what "
+            f"cannot be read, to be asked again, with `python -m zerosearch.retrievers.cache check {self.folder}`, or "
+            "restore the folder from a copy"
         )

@@ -50,7 +50,9 @@ class ReplayableRetriever(Retriever, Protocol):
 class RemoteRetriever(ReplayableRetriever, Protocol):
     """A retriever whose answers come from afar, one by one: each can be kept as soon as it is there."""
 
-    def search_each(self, requests: Sequence[SearchRequest], keep: Callable[[int, Retrieval], object]) -> list[Retrieval]:
+    def search_each(
+        self, requests: Sequence[SearchRequest], keep: Callable[[int, Retrieval], object]
+    ) -> list[Retrieval]:
         """As ``search``; keep(row, retrieval) is called with every retrieval when it arrives, before it is used."""
         ...
 
@@ -133,7 +135,8 @@ class FailureLimit:
     def counts(self) -> str:
         """Return what was asked, replayed, billed and lost so far, for people."""
         asked = self._retriever.counts() if hasattr(self._retriever, "counts") else f"{self.n_searches:,} searches"
-        return f"{asked}, {self.n_failures:,} failed{''.join(f'; {n:,} {why}' for why, n in self.reasons.most_common())}"
+        reasons = "".join(f"; {n:,} {why}" for why, n in self.reasons.most_common())
+        return f"{asked}, {self.n_failures:,} failed{reasons}"
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return what the wrapped retriever returns; RetrieverError once the limit is passed."""

@@ -95,7 +95,10 @@ class ReplayCache:
         return Retrieval(request, passages, self.name, cached=True)
 
     def _obtain(self, missing: Mapping[str, SearchRequest], known: dict[str, Answer]) -> dict[str, Retrieval]:
-        """Return fresh retrievals by key, all answers recorded by then; what others asked for meanwhile goes to known."""
+        """Return fresh retrievals by key, their answers recorded by then.
+
+        What others asked for and got meanwhile goes to known.
+        """
         if self.mode == "replay":
             raise self._refusal([r.query for r in missing.values()])
         if not isinstance(self._retriever, RemoteRetriever):
@@ -132,7 +135,8 @@ class ReplayCache:
 
     def _keep(self, found: Sequence[Retrieval]) -> None:
         """Put answers on the disk, and then tell of those that were paid for."""
-        fresh = [Answer(self.identity, r.request.query, r.passages, now(), self.bills) for r in found if r.error is None]
+        answered, time = [r for r in found if r.error is None], now()
+        fresh = [Answer(self.identity, r.request.query, r.passages, time, self.bills) for r in answered]
         self.answers.add(fresh, self._account)
         if self.bills:
             with self._counting:
@@ -169,7 +173,9 @@ def _show(answers: Answers) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m zerosearch.retrievers.cache", description="Recorded answers of engines.")
+    parser = argparse.ArgumentParser(
+        "python -m zerosearch.retrievers.cache", description="Recorded answers of engines."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in (
         ("show", "answers by engine"), ("check", "take out what cannot be read"),

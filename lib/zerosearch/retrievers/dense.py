@@ -86,10 +86,11 @@ class DenseRetriever:
         try:
             return transformers.SentenceTransformer(self.encoder)
         except (OSError, ValueError) as error:
+            found = str(error).partition("\n")[0][:200]
             raise MissingInput(
-                f"retriever 'dense': expected the encoder {self.encoder!r} in a folder or in the local hub cache, found none "
-                f"({str(error).partition(chr(10))[0][:200]}); download it with `hf download {self.encoder}`, or name a "
-                "folder with --set 01.retriever_url=FOLDER (04 for the evaluation)"
+                f"retriever 'dense': expected the encoder {self.encoder!r} in a folder or in the local hub cache, "
+                f"found none ({found}); download it with `hf download {self.encoder}`, or name a folder with --set "
+                "01.retriever_url=FOLDER (04 for the evaluation)"
             ) from error
 
     @cached_property
@@ -152,6 +153,6 @@ def _imported(name: str) -> Any:
         return __import__(name)
     except ImportError as error:
         raise NotReady(
-            f"retriever 'dense': expected the extra 'dense' (sentence-transformers and faiss), found {error}; install it "
-            f"with `{DENSE_INSTALL}`"
+            f"retriever 'dense': expected the extra 'dense' (sentence-transformers and faiss), found {error}; install "
+            f"it with `{DENSE_INSTALL}`"
         ) from error

@@ -112,7 +112,8 @@ def passages_of(found: Any, k: int) -> tuple[Passage, ...]:
     if wrong or not any(name in found for name in (*_SIGNS, "error")):
         raise RemoteFailure("malformed")
     boxes = [found.get("answer_box"), *_list(found.get("answer_box_list"))]
-    made = [*(_box(_mapping(box), "answer box") for box in boxes), _box(_mapping(found.get("knowledge_graph")), "graph")]
+    made = [_box(_mapping(box), "answer box") for box in boxes]
+    made.append(_box(_mapping(found.get("knowledge_graph")), "graph"))
     made += [_organic(_mapping(result), rank) for rank, result in enumerate(_list(found.get("organic_results")), 1)]
     return tuple(passage for passage in made if passage is not None)[:k]
 

@@ -42,7 +42,8 @@ class WikipediaRetriever:
         if not url:
             raise ConfigError(
                 "retriever 'wikipedia': expected the address of a server, found none; start one with `python -m "
-                "zerosearch.retrievers.server --corpus FILE` and name it with `--set 01.retriever_url=http://127.0.0.1:8000`"
+                "zerosearch.retrievers.server --corpus FILE` and name it with `--set "
+                "01.retriever_url=http://127.0.0.1:8000`"
             )
         self.k, self.batch = check_passages_per_query(k), batch
         self._remote = Remote(Service(
