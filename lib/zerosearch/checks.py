@@ -6,11 +6,12 @@ is one sentence with the command that mends it; all of them are reported togethe
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Iterable
+from typing import Any, Iterable, Mapping
 from urllib.parse import urlsplit
 
 import psutil
@@ -22,6 +23,7 @@ from zerosearch.errors import WorkbookError
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
 from zerosearch.questions import check_own
+from zerosearch.retrievers import DENSE_INSTALL, SERPAPI_KEY
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
@@ -147,7 +149,7 @@ def endpoint_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
     problems = []
     for stage in stages:
         values = settings.stage(stage)
-        for name in [n for n in values if n.endswith("_url") and values[n]]:
+        for name in [n for n in values if n.endswith("_url") and n != "retriever_url" and values[n]]:
             if not _is_address(values[name]):
                 problems.append(
                     f"{stage}.{name}: expected an address such as http://localhost:8000/v1, found {values[name]!r}; "
@@ -190,6 +192,29 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
         found = model_files.name_problems(model, settings.source.offline)
         (damaged if on_disk else absent).extend(f"{', '.join(places)}: {problem}" for problem in found)
     return damaged, absent
+
+
+def engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return what the real engines of stages 01 and 04 lack here: a key, an address, the packages of an extra."""
+    return [problem for stage in ("01", "04") if stage in stages for problem in _engine(stage, settings.stage(stage))]
+
+
+def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
+    name, lacks = values["retriever"], ""
+    if values["retriever_mode"] == "replay":
+        return []
+    if name == "serpapi" and not os.environ.get(SERPAPI_KEY):
+        lacks = f"a key in the environment variable {SERPAPI_KEY}, found none; set it with `export {SERPAPI_KEY}=...`"
+    if name == "wikipedia" and not values["retriever_url"]:
+        lacks = (
+            f"the address of a server in {stage}.retriever_url, found none; start one with `python -m "
+            f"zerosearch.retrievers.server --corpus FILE` and add --set {stage}.retriever_url=http://127.0.0.1:8000"
+        )
+    absent = [package for package in ("sentence-transformers", "faiss-cpu") if not installed_version(package)]
+    if name == "dense" and absent:
+        lacks = f"the extra 'dense', found no {' and no '.join(absent)}; install it with `{DENSE_INSTALL}`"
+    other = f"or use another engine, e.g. --set {stage}.retriever=bm25"
+    return [f"{stage}.retriever {name}: expected {lacks}, {other}"] if lacks else []
 
 
 def price_book_problems(price_book: str) -> list[str]:

@@ -11,6 +11,7 @@ and passages are defused, so that only the environment and the policy can write 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Sequence
@@ -153,6 +154,11 @@ def defuse(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the text with tags defused and every run of white space made one blank."""
     return " ".join(defuse(text).split())
+
+
+def prompt_version(*texts: str) -> str:
+    """Return 12 hex digits that change with the wording: what says in tables and manifests which prompt it was."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool | None = None) -> list[int]:
