@@ -25,6 +25,7 @@ from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
 from zerosearch.plain_text import clean
 from zerosearch.progress import clock
+from zerosearch.question_sets.own import Choice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,10 +66,9 @@ def _check(
 
     What the machine lacks is no hindrance to a dry run: another one may have it.
     """
-    first = settings.stage("00")
-    data, notes = checks.question_problems(
-        options.questions, options.corpus, first["train_fraction"], first["seed"]
-    )
+    choice = Choice.of(settings.stage("00"))
+    engine = settings.stage("01")["retriever"]
+    data, notes = checks.question_problems(choice, engine, settings.source.offline)
     damaged, absent = checks.model_problems(settings, _stages_of(selection))
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
@@ -93,8 +93,9 @@ def _settings(options: Options) -> profiles.Settings:
         run=options.run or profile,
         arms=options.arms,
         seeds=options.seeds,
-        questions_dir=str(options.questions or ""),
+        questions_dir=str(options.questions) if isinstance(options.questions, Path) else "",
         corpus_file=str(options.corpus or ""),
+        questions_source=options.questions if isinstance(options.questions, str) else "",
     )
     from zerosearch.training.arms import ARMS
 
