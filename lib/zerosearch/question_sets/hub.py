@@ -20,10 +20,11 @@ from zerosearch.errors import BadInput, ConfigError, DiskProblem, MissingInput, 
 from zerosearch.question_sets.folder import Read
 from zerosearch.question_sets.names import Name
 from zerosearch.question_sets.reading import read_rows
-from zerosearch.row_files import plain_values
+from zerosearch.row_files import open_rows, plain_values
 from zerosearch.rows import Row, Rows
 
 LOCK = artifacts.REPO / "data" / "hub_lock.json"
+_TEXTS = ("id", "question", "golden_answers")  # columns whose spelling counts
 NEWEST = "main"  # what is asked for where no hash is known yet
 
 
@@ -233,7 +234,11 @@ def _commit(path: Path) -> str:
 
 
 class HubRows(Rows):
-    """The rows of one file of a collection, told apart by their numbers; read through ``datasets``."""
+    """The rows of one file of a collection, told apart by their numbers; read through ``datasets``.
+
+    ``datasets`` guesses types where JSON has none: answers that are all dates would come as other texts.  Such a
+    file is read as a reader's own is.
+    """
 
     def __init__(self, repository: str, file: str, local: Path):
         super().__init__(local)
@@ -251,8 +256,16 @@ class HubRows(Rows):
                 f"{self._shown}: expected a whole file of rows, found {found}; delete {self.path} to fetch it again"
             )
             return
-        for number, fields in enumerate(table, 1):
+        as_text = all(_is_text(table.features[name]) for name in _TEXTS if name in table.features)
+        rows = table if as_text else (row.fields for row in open_rows(self.path, "questions"))
+        for number, fields in enumerate(rows, 1):
             yield Row(plain_values(fields), f"{self._shown}: row {number}", f"row {number}", self._ids)
+
+
+def _is_text(feature: Any) -> bool:
+    """Say whether a column holds texts, or lists of them."""
+    inner = getattr(feature, "feature", feature)
+    return getattr(inner, "dtype", "") in ("string", "large_string")
 
 
 def _split(file: str) -> str:
