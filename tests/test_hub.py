@@ -21,7 +21,7 @@ from pyarrow import parquet
 from zerosearch import artifacts, cli
 from zerosearch.errors import BadInput, ConfigError, MissingInput
 from zerosearch.question_sets import hub
-from zerosearch.question_sets.own import Choice, check_own, load_own
+from zerosearch.question_sets.own import Choice, check_source, load_own
 from zerosearch.questions import split_counts
 
 SETS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
@@ -67,13 +67,13 @@ import json, sys
 from pathlib import Path
 from zerosearch.errors import WorkbookError
 from zerosearch.question_sets import hub
-from zerosearch.question_sets.own import Choice, check_own, load_own
+from zerosearch.question_sets.own import Choice, check_source, load_own
 hub.LOCK = Path(sys.argv[1])
 choice = Choice(questions_source=sys.argv[2])
 try:
-    notes = check_own(choice, 100, offline=False)[2]
+    note = check_source(choice, offline=False)
     data = load_own(choice)
-    told = [*notes, *data.notes]
+    told = [note, *data.notes]
     print(json.dumps({"told": told, "sources": data.sources, "questions": [[q.id, q.dataset, q.split] for q in data.questions]}))
 except WorkbookError as error:
     print(json.dumps({"error": str(error)}))
@@ -214,7 +214,7 @@ def test_offline_and_not_in_the_cache(home: Path) -> None:
     files = flashrag_files()
     absent = ("nq/test.jsonl", "musique/dev.jsonl")
     cached(home, FLASHRAG.repository, FLASHRAG.revision, {n: c for n, c in files.items() if n not in absent})
-    for work in (lambda c: load_own(c), lambda c: check_own(c, 100, offline=False)):
+    for work in (lambda c: load_own(c), lambda c: check_source(c, offline=False)):
         with pytest.raises(MissingInput) as caught:
             work(Choice(questions_source="flashrag"))
         told = str(caught.value)
@@ -229,13 +229,15 @@ def test_the_command_line_says_the_same_sentence(
 ) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"id": 1, "text": "x"}\n')
-    options = ["--profile", "smoke", "--run", "new", "--dry-run", "--questions", "search-r1", "--corpus", str(corpus)]
+    options = ["--profile", "smoke", "--run", "new", "--questions", "search-r1", "--corpus", str(corpus)]
     assert cli.main(options) == 3
     told = capsys.readouterr().err
     assert "since nothing may be downloaded" in told and f"--revision {hub.SOURCES['search-r1'].revision}`" in told
+    assert cli.main([*options, "--dry-run"]) == 0  # another machine may have it
+    assert "note: questions 'search-r1': expected train.parquet, test.parquet" in capsys.readouterr().out
     files = {"train.parquet": verl_file("train", ("nq",)), "test.parquet": verl_file("test", ("nq",))}
     cached(home, hub.SOURCES["search-r1"].repository, hub.SOURCES["search-r1"].revision, files)
-    assert cli.main(options) == 0
+    assert cli.main([*options, "--dry-run"]) == 0 and "note:" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("status", "words"), [(200, "the hub refuses it (404"), (403, "the hub refuses it (403")])

@@ -21,7 +21,7 @@ from zerosearch.errors import WorkbookError, did_you_mean
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
 from zerosearch.question_sets.hub import SOURCES
-from zerosearch.question_sets.own import Choice, check_own
+from zerosearch.question_sets.own import Choice, check_own, check_source
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
@@ -99,14 +99,20 @@ def _notebook(path: Path) -> list[str]:
     return [] if whole else [f"notebook: {path}: expected {wanted}, found others; {fix}"]
 
 
-def question_problems(choice: Choice, engine: str = "bm25", offline: bool = True) -> tuple[list[str], list[str]]:
+def question_problems(choice: Choice, engine: str = "bm25") -> tuple[list[str], list[str]]:
     """Return (problems, notes) of a reader's questions and passages: what stage 00 would say of them.
 
     Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  engine: the retriever of
-    the run, of which some search passages of their own.  offline: nothing may be downloaded.
+    the run, of which some search passages of their own.
     """
     if not (choice.brought or choice.corpus_file):
         return [], []
+    if choice.questions_source and not choice.corpus_file and engine in NEED_CORPUS:
+        return [
+            f"--corpus: expected a passages file, since {engine} searches passages of yours and the collection "
+            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose an engine that has "
+            "passages of its own with --set 01.retriever=NAME"
+        ], []
     if not choice.brought or (not choice.corpus_file and engine in NEED_CORPUS):
         return [
             "--questions and --corpus: expected both (questions need passages to search), found one of them; "
@@ -115,10 +121,24 @@ def question_problems(choice: Choice, engine: str = "bm25", offline: bool = True
     if problems := _path_problems(choice):
         return problems, []
     try:
-        n_evaluated, share, notes = check_own(choice, MAX_CORPUS_BYTES, offline)
+        n_evaluated, share, notes = check_own(choice, MAX_CORPUS_BYTES)
     except WorkbookError as error:
         return [str(error)], []
     return [], [*notes, *(_coverage_notes(n_evaluated, share, Path(choice.corpus_file)) if n_evaluated else [])]
+
+
+def collection_problems(choice: Choice, offline: bool) -> tuple[list[str], list[str]]:
+    """Return (problems, notes) of a collection of the hub: what must be fetched first, what will be downloaded.
+
+    offline: nothing may be downloaded.
+    """
+    if not choice.questions_source:
+        return [], []
+    try:
+        note = check_source(choice, offline)
+    except WorkbookError as error:
+        return [str(error)], []
+    return [], [note] if note else []
 
 
 def _path_problems(choice: Choice) -> list[str]:

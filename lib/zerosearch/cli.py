@@ -66,15 +66,18 @@ def _check(
 
     What the machine lacks is no hindrance to a dry run: another one may have it.
     """
+    stages = _stages_of(selection)
     choice = Choice.of(settings.stage("00"))
     engine = settings.stage("01")["retriever"]
-    data, notes = checks.question_problems(choice, engine, settings.source.offline)
-    damaged, absent = checks.model_problems(settings, _stages_of(selection))
+    data, notes = checks.question_problems(choice, engine)
+    not_there, downloads = checks.collection_problems(choice, settings.source.offline) if "00" in stages else ([], [])
+    damaged, absent = checks.model_problems(settings, stages)
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
     too_small = checks.machine_problems(settings.source.needs, folder)
     warning = checks.memory_warning(settings.source.needs)
-    return problems, too_small + absent, notes + ([warning] if warning and not too_small else [])
+    told = notes + downloads + ([warning] if warning and not too_small else [])
+    return problems, too_small + absent + not_there, told
 
 
 def _stages_of(selection: pipeline.Selection) -> list[str]:

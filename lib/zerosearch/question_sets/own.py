@@ -89,14 +89,17 @@ def load_own(choice: Choice) -> OwnData:
     return OwnData(questions, passages, (*read.notes, *notes), tuple(read.files), tuple(_sources(choice, read)))
 
 
-def check_own(choice: Choice, max_corpus_bytes: int, offline: bool = True) -> tuple[int, float, tuple[str, ...]]:
+def check_own(choice: Choice, max_corpus_bytes: int) -> tuple[int, float, tuple[str, ...]]:
     """Raise what ``load_own`` would raise; return (evaluation questions, share of them that a passage answers, notes).
 
-    The passages are not kept: a large file needs little memory.  max_corpus_bytes: read no more of it.  Of a
-    collection of the hub it is only checked that it is there, or, unless offline, that it may be fetched.
+    The passages are not kept: a large file needs little memory.  max_corpus_bytes: read no more of it.  Questions of
+    a collection of the hub are not looked at (0 of them): see ``check_source``.
     """
     if choice.questions_source:
-        return 0, 1.0, _check_source(choice, max_corpus_bytes, offline)
+        if choice.corpus_file:
+            check_size(Path(choice.corpus_file))
+            raise_if(_corpus_problems(open_rows(Path(choice.corpus_file), "passages", max_corpus_bytes)), choice.corpus_file)
+        return 0, 1.0, ()
     read = _read(choice)
     if not choice.corpus_file:
         _raise_questions(choice, read.problems)
@@ -112,6 +115,14 @@ def check_own(choice: Choice, max_corpus_bytes: int, offline: bool = True) -> tu
     share = answerable_share(evaluated, each_passage(rows))
     _raise_own(choice, read.problems, rows)
     return len(evaluated), share, (*read.notes, *notes)
+
+
+def check_source(choice: Choice, offline: bool) -> str:
+    """Return a note about what will be downloaded of a collection of the hub, "" if it is all there.
+
+    offline: nothing may be downloaded; then what is not in the local cache is raised as MissingInput.
+    """
+    return hub.check_present(choice.questions_source, sampling.mixed_sets(choice.train_mix), offline)
 
 
 def load_questions_dir(folder: Path | str, train_fraction: float = 0.2, seed: int = 0) -> list[Question]:
@@ -146,16 +157,6 @@ def _drawn(choice: Choice, read: Read) -> tuple[list[Question], list[str]]:
     check_both(questions, choice.where)
     note = f"{choice.where}: {n_left_out:,} training questions left out, since they are evaluated as well"
     return questions, [note] if n_left_out else []
-
-
-def _check_source(choice: Choice, max_corpus_bytes: int, offline: bool) -> tuple[str, ...]:
-    """Raise what is wrong with a collection's name, its presence and the passages; return notes."""
-    note = hub.check_present(choice.questions_source, sampling.mixed_sets(choice.train_mix), offline)
-    if choice.corpus_file:
-        check_size(Path(choice.corpus_file))
-        rows = open_rows(Path(choice.corpus_file), "passages", max_corpus_bytes)
-        raise_if(_corpus_problems(rows), choice.corpus_file)
-    return (note,) if note else ()
 
 
 def _corpus_problems(rows: Rows) -> list[str]:
