@@ -207,7 +207,7 @@ class Stage:
 
     def reads(self, path: Path) -> Path:
         """Return a file from outside the run after noting its hash, under its whole path, among the inputs."""
-        self.inputs[str(path.resolve())] = files.sha256(path)
+        self.inputs[str(path.absolute())] = files.sha256(path)
         self._write_attempt("running")
         return path
 
