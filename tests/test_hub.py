@@ -52,7 +52,7 @@ def verl_file(split: str, sets: tuple[str, ...], n: int = 2) -> bytes:
     """Return a Parquet file as Search-R1 and ZeroSearch publish it."""
     rows = [
         {"id": f"{split}_{i}", "question": f"{name} {split} {i}?", "golden_answers": [f"{name} {i}", "other"],
-         "data_source": name, "prompt": [{"role": "user", "content": "Answer. Question: x"}], "ability": "fact-reasoning",
+         "data_source": name, "prompt": [{"role": "user", "content": "Answer. Question: x"}], "ability": "reasoning",
          "reward_model": {"ground_truth": {"target": [f"{name} {i}"]}, "style": "rule"},
          "extra_info": {"index": i, "split": split}}
         for name in sets for i in range(n)
@@ -74,7 +74,8 @@ try:
     note = check_source(choice, offline=False)
     data = load_own(choice)
     told = [note, *data.notes]
-    print(json.dumps({"told": told, "sources": data.sources, "questions": [[q.id, q.dataset, q.split] for q in data.questions]}))
+    questions = [[q.id, q.dataset, q.split] for q in data.questions]
+    print(json.dumps({"told": told, "sources": data.sources, "questions": questions}))
 except WorkbookError as error:
     print(json.dumps({"error": str(error)}))
 """
@@ -84,8 +85,8 @@ def online(served: fake_hub.FakeHub, home: Path, source: str, key: str = KEY) ->
     """Load a collection in a process of its own that may reach the hub on this machine."""
     blocked = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE")
     environment = {name: value for name, value in os.environ.items() if name not in blocked}
-    environment |= {"HF_ENDPOINT": served.url, "HF_HOME": str(home), "HF_TOKEN": key, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment["PYTHONPATH"] = str(artifacts.REPO / "lib")
+    environment |= {"HF_ENDPOINT": served.url, "HF_HOME": str(home), "HF_TOKEN": key}
+    environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(artifacts.REPO / "lib")}
     command = [sys.executable, "-c", SCRIPT, str(home / "hub_lock.json"), source]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -140,7 +141,8 @@ def test_first_load_fetches_the_pinned_revision_once_and_the_key_stays_secret(ho
     assert len(first["questions"]) == 9 * 3 - 1
     offline = load_own(Choice(questions_source="flashrag"))  # this process reaches nothing
     assert [[q.id, q.dataset, q.split] for q in offline.questions] == first["questions"]
-    assert [s["sha256"] for s in offline.sources] == [hashlib.sha256(files[_file(s)]).hexdigest() for s in offline.sources]
+    for source in offline.sources:
+        assert source["sha256"] == hashlib.sha256(files[_file(source)]).hexdigest()
     assert {s["revision"] for s in offline.sources} == {FLASHRAG.revision}
     written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
     assert KEY.encode() not in written
@@ -210,6 +212,23 @@ def test_other_contents_than_the_lock_records_are_refused(home: Path) -> None:
     assert "delete these files to fetch them again" in str(caught.value)
 
 
+def test_a_new_pin_replaces_what_the_lock_knew_of_the_old_one(home: Path) -> None:
+    old = {"revision": "e" * 40, "sha256": {"nq/test.jsonl": "0" * 64}}
+    hub.LOCK.write_text(json.dumps({FLASHRAG.repository: old, "another/one": {"revision": "x", "sha256": {}}}))
+    cached(home, FLASHRAG.repository, FLASHRAG.revision, flashrag_files())
+    load_own(Choice(questions_source="flashrag"))
+    lock = json.loads(hub.LOCK.read_text())
+    assert lock[FLASHRAG.repository]["revision"] == FLASHRAG.revision and lock["another/one"]["revision"] == "x"
+
+
+@pytest.mark.parametrize("content", ["damaged", "[]", '{"%s": 3}', '{"%s": {"revision": 1, "sha256": {}}}'])
+def test_a_damaged_lock(home: Path, content: str) -> None:
+    hub.LOCK.write_text(content.replace("%s", FLASHRAG.repository))
+    cached(home, FLASHRAG.repository, FLASHRAG.revision, flashrag_files())
+    with pytest.raises(BadInput, match="hub_lock.json.*restore it with `git checkout"):
+        load_own(Choice(questions_source="flashrag"))
+
+
 def test_offline_and_not_in_the_cache(home: Path) -> None:
     files = flashrag_files()
     absent = ("nq/test.jsonl", "musique/dev.jsonl")
@@ -219,8 +238,9 @@ def test_offline_and_not_in_the_cache(home: Path) -> None:
             work(Choice(questions_source="flashrag"))
         told = str(caught.value)
         assert "expected nq/test.jsonl, musique/dev.jsonl of RUC-NLPIR/FlashRAG_datasets" in told and "\n" not in told
-        command = f"`hf download --repo-type dataset {FLASHRAG.repository} {' '.join(absent)} --revision {FLASHRAG.revision}`"
-        assert command in told and "./run_all.sh --questions DIR" in told
+        command = f"hf download --repo-type dataset {FLASHRAG.repository} {' '.join(absent)}"
+        command += f" --revision {FLASHRAG.revision}"
+        assert f"`{command}`" in told and "./run_all.sh --questions DIR" in told
     assert not hub.LOCK.exists()
 
 

@@ -56,7 +56,8 @@ def test_one_corpus_in_every_form(tmp_path: Path) -> None:
     ],
 )
 def test_title_and_text_of_contents(tmp_path: Path, contents: str, title: str, text: str) -> None:
-    assert load_corpus(put(tmp_path / "c.jsonl", lines([{"id": 7, "contents": contents}]))) == [Passage("7", title, text)]
+    path = put(tmp_path / "c.jsonl", lines([{"id": 7, "contents": contents}]))
+    assert load_corpus(path) == [Passage("7", title, text)]
 
 
 def test_sentences_are_joined_with_one_space(tmp_path: Path) -> None:
@@ -72,7 +73,8 @@ def test_titles_may_repeat_and_ids_may_not(tmp_path: Path) -> None:
     path = put(tmp_path / "d.json", json.dumps([{"id": 1, **rows[0]}, {"id": "1", **rows[1]}, {"title": "B"}]))
     with pytest.raises(BadInput) as caught:
         load_corpus(path)
-    assert [p.removeprefix(f"{path}:")[:20] for p in caught.value.problems] == ["1 (row 2): id: expec", "1 (row 3): text: exp"]
+    found = [p.removeprefix(f"{path}:") for p in caught.value.problems]
+    assert [f[:20] for f in found] == ["1 (row 2): id: expec", "1 (row 3): text: exp"]
 
 
 def test_metadata_of_the_world_are_checked(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from zerosearch.question_sets.reading import ReadFile, read_rows
 from zerosearch.row_files import open_rows
 from zerosearch.schema import Question
 
-PROMPT = [{"role": "system", "content": "s"}, {"role": "user", "content": "Say. Question: first? Question: who wrote it?\n"}]
+PROMPT = [
+    {"role": "system", "content": "s"}, {"role": "user", "content": "Say. Question: first? Question: who wrote it?\n"},
+]
 
 
 def put(path: Path, *rows: dict[str, Any]) -> Path:
@@ -71,8 +73,8 @@ CASES: list[tuple[str, dict[str, Any], str, tuple[str, ...], dict[str, Any]]] = 
                "question": "q", "possible_answers": "[\"a\", \"b\"]", "paragraphs": [{}]}, "3", ("a", "b"),
      {"subj": "S", "prop": "director", "obj": "a", "s_pop": 12, "s_aliases": ["Es"]}),
     ("popqa", {"question": "q", "possible_answers": ["a"], "s_pop": 5, "s_aliases": "[]"}, "0", ("a",), {"s_pop": 5}),
-    ("triviaqa", {"QuestionId": "t_1", "Question": "q", "Answer": {"Value": "a", "Aliases": ["A", "a", "b"],
-                                                                    "NormalizedAliases": ["a"]}}, "t_1", ("a", "A", "b"), {}),
+    ("triviaqa", {"QuestionId": "t_1", "Question": "q", "Answer": {"Value": "a", "Aliases": ["A", "a", "b"]}}, "t_1",
+     ("a", "A", "b"), {}),
     ("triviaqa_hub", {"question_id": "t_1", "question": "q", "answer": {"value": "a", "aliases": ["b"]}}, "t_1",
      ("a", "b"), {}),
     ("verl", {"data_source": "me/own", "prompt": PROMPT, "reward_model": {"ground_truth": "a, b", "style": "rule"},
@@ -101,7 +103,8 @@ def test_each_format(
 
 
 def test_every_format_is_tried_and_named() -> None:
-    assert {case[0] for case in CASES} | {"flashrag"} == set(formats.NAMES) and len(set(formats.NAMES)) == len(formats.FORMATS)
+    assert {case[0] for case in CASES} | {"flashrag"} == set(formats.NAMES)
+    assert len(set(formats.NAMES)) == len(formats.FORMATS)
     assert [formats.by_name(name).name for name in formats.NAMES] == list(formats.NAMES)
     with pytest.raises(ConfigError, match="did you mean 'musique'"):
         formats.by_name("musiqe")
@@ -171,7 +174,10 @@ def test_what_a_file_s_name_says(stem: str, dataset: str, split: str) -> None:
 
 
 def test_a_sub_folder_names_the_set_and_its_files_the_split(tmp_path: Path) -> None:
-    asked = {"hotpot_qa/train.jsonl": 2, "hotpot_qa/dev.jsonl": 3, "nq/dev.jsonl": 1, "nq/test.jsonl": 4, "mine/part.jsonl": 1}
+    asked = {
+        "hotpot_qa/train.jsonl": 2, "hotpot_qa/dev.jsonl": 3, "nq/dev.jsonl": 1, "nq/test.jsonl": 4,
+        "mine/part.jsonl": 1,
+    }
     for name, n in asked.items():
         put(tmp_path / name, *({"id": i, "question": f"{name} {i}", "golden_answers": ["a"]} for i in range(n)))
     put(tmp_path / ".cache" / "nq.jsonl", {"damaged": 1})
@@ -204,11 +210,14 @@ def test_two_files_may_not_give_one_id(tmp_path: Path) -> None:
 
 def test_aliases_of_2wiki_come_from_their_own_file(tmp_path: Path) -> None:
     facts = {"question": "q", "supporting_facts": [], "context": []}
-    rows = [{"_id": "a", "answer": "Wales", "answer_id": "Q25", **facts}, {"_id": "b", "answer": "yes", "answer_id": None, **facts}]
+    rows = [
+        {"_id": "a", "answer": "Wales", "answer_id": "Q25", **facts},
+        {"_id": "b", "answer": "yes", "answer_id": None, **facts},
+    ]
     (tmp_path / "2wikimultihopqa").mkdir()
     (tmp_path / "2wikimultihopqa" / "dev.json").write_text(json.dumps(rows))
-    put(tmp_path / "2wikimultihopqa" / "id_aliases.json", {"Q_id": "Q25", "aliases": ["Cymru", "Wales"], "demonyms": ["Welsh"]},
-        {"Q_id": "Q30", "aliases": [], "demonyms": []})
+    aliases = [{"Q_id": "Q25", "aliases": ["Cymru", "Wales"], "demonyms": ["Welsh"]}, {"Q_id": "Q30", "aliases": []}]
+    put(tmp_path / "2wikimultihopqa" / "id_aliases.json", *aliases)
     made = read_folder(tmp_path)
     assert [q.golden_answers for q in made.questions] == [("Wales", "Cymru"), ("yes",)] and made.problems == []
     assert [path.name for path in made.files] == ["dev.json", "id_aliases.json"]
@@ -233,17 +242,20 @@ def test_what_was_loaded_is_named_with_its_checksum(tmp_path: Path) -> None:
 
 def test_training_questions_that_are_evaluated_may_be_left_out(tmp_path: Path) -> None:
     put(tmp_path / "nq.jsonl", {"id": 1, "question": "Who wrote  it", "golden_answers": ["a"]})
-    put(tmp_path / "hotpotqa_train.jsonl", *(
-        {"id": i, "question": text, "golden_answers": ["a"]} for i, text in enumerate(["who wrote it ", "who read it"])))
+    asked = ["who wrote it ", "who read it"]
+    training = [{"id": i, "question": text, "golden_answers": ["a"]} for i, text in enumerate(asked)]
+    put(tmp_path / "hotpotqa_train.jsonl", *training)
     with pytest.raises(BadInput, match="--set 00.drop_overlap=true"):
         load_own(Choice(str(tmp_path)))
     data = load_own(Choice(str(tmp_path), drop_overlap=True))
-    assert [q.id for q in data.questions] == ["hotpotqa_train/1", "nq/1"] and "1 training questions left out" in data.notes[0]
+    assert [q.id for q in data.questions] == ["hotpotqa_train/1", "nq/1"]
+    assert "1 training questions left out" in data.notes[0]
 
 
 def test_all_problems_of_a_file_of_another_format(tmp_path: Path) -> None:
     good = {"id": "2hop__1_2", "question": "q", "answer": "a", "question_decomposition": []}
-    rows = [good, {**good, "id": "2"}, good, {**good, "id": "3", "answer": ""}, {**good, "id": "4", "answerable": False},
+    rows = [good, {**good, "id": "2"}, good, {**good, "id": "3", "answer": ""},
+            {**good, "id": "4", "answerable": False},
             {**good, "id": "5", "answer_aliases": "x", "question_decomposition": ["who"]}, {"id": "6", "question": "q"}]
     made = read(tmp_path, *rows)
     found = [problem.removeprefix(str(tmp_path / "file")) for problem in made.problems]

@@ -21,7 +21,8 @@ from zerosearch.rows import Lines
 
 ROWS = [{"id": str(i), "question": f"wer schrieb „Buch {i}“?", "answer": [f"a{i}", "b"]} for i in range(3)]
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1)
-OBJECTS = st.lists(st.dictionaries(TEXT, TEXT | st.lists(TEXT, max_size=2) | st.booleans() | st.none(), max_size=3), max_size=5)
+VALUES = TEXT | st.lists(TEXT, max_size=2) | st.booleans() | st.none()
+OBJECTS = st.lists(st.dictionaries(TEXT, VALUES, max_size=3), max_size=5)
 
 
 def fields(path: Path, max_bytes: int | None = None) -> list[Any]:
@@ -48,14 +49,17 @@ def test_the_same_rows_in_every_form(tmp_path: Path) -> None:
         assert fields(put(tmp_path / f"{name}.anything", content)) == ROWS, name
     parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "table")
     assert fields(tmp_path / "table") == ROWS
-    kinds = {name: type(open_rows(tmp_path / name, "questions")) for name in ("list.anything", "lines.anything", "table")}
-    assert kinds == {"list.anything": JsonList, "lines.anything": Lines, "table": ParquetRows}
+    kinds = {"list.anything": JsonList, "lines.anything": Lines, "table": ParquetRows}
+    assert {name: type(open_rows(tmp_path / name, "questions")) for name in kinds} == kinds
 
 
 @given(OBJECTS)
-def test_a_list_is_read_as_python_reads_it(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
+def test_a_list_is_read_as_python_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
     folder = tmp_path_factory.mktemp("lists")
-    for number, text in enumerate((json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False), f"\n{json.dumps(rows)}\t")):
+    texts = (json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False), f"\n{json.dumps(rows)}\t")
+    for number, text in enumerate(texts):
         assert fields(put(folder / str(number), text)) == rows
 
 
@@ -67,7 +71,8 @@ def test_a_list_of_many_pieces_keeps_rows_and_line_numbers(tmp_path: Path) -> No
     found = open_rows(path, "questions")
     places = [row.place for row in found if row.key("id")]
     assert places[:2] == [f"{path}:2 (row 1)", f"{path}:6 (row 2)"] and len(places) == 4001
-    assert found.problems == [f"{path}:16002 (row 4001): id: expected an id of its own, found '0' of line 2 (row 1) again"]
+    complaint = "id: expected an id of its own, found '0' of line 2 (row 1) again"
+    assert found.problems == [f"{path}:16002 (row 4001): {complaint}"]
 
 
 def test_reading_stops_where_no_more_is_wanted(tmp_path: Path) -> None:
@@ -100,7 +105,8 @@ def test_a_table_is_read_the_csv_way(tmp_path: Path) -> None:
     assert isinstance(rows, TabbedRows)
     found = list(rows)
     assert [row.fields for row in found] == [
-        {"id": "1", "question": 'He said "no"\tand left', "note": ""}, {"id": "2", "question": "two\nlines", "note": "ä"},
+        {"id": "1", "question": 'He said "no"\tand left', "note": ""},
+        {"id": "2", "question": "two\nlines", "note": "ä"},
     ]
     assert [row.place for row in found] == [f"{rows.path}:2", f"{rows.path}:4"]
 

@@ -15,8 +15,9 @@ from zerosearch.schema import Question
 
 
 def made(split: str, **sizes: int) -> list[Question]:
+    suffix = "_train" if split == "train" else ""
     return [
-        Question(f"{name}{'_train' * (split == 'train')}/{i}", name, f"{name} {i}", ("a",), split)  # type: ignore[arg-type]
+        Question(f"{name}{suffix}/{i}", name, f"{name} {i}", ("a",), split)  # type: ignore[arg-type]
         for name, n in sizes.items() for i in range(n)
     ]
 
@@ -49,7 +50,10 @@ def test_sets_are_drawn_apart_and_seeds_differ() -> None:
     assert ids(eval_sample(made("eval", nq=6), 2, 0)) == ["nq/2", "nq/4"]  # the draw is a promise: it may not change
 
 
-@given(st.integers(1, 110), st.integers(1, 110), st.sampled_from(["", "nq", "nq,hotpotqa", "nq:1,hotpotqa:1", "nq:3,musique:1"]))
+MIXES = ["", "nq", "nq,hotpotqa", "nq:1,hotpotqa:1", "nq:3,musique:1"]
+
+
+@given(st.integers(1, 110), st.integers(1, 110), st.sampled_from(MIXES))
 def test_a_larger_mix_holds_every_smaller_one(few: int, more: int, mix: str) -> None:
     few, more = sorted((few, more))
     small, large = (ids(training_mix(ALL, mix, n, 0)) for n in (few, more))

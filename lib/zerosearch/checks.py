@@ -110,8 +110,8 @@ def question_problems(choice: Choice, engine: str = "bm25") -> tuple[list[str], 
     if choice.questions_source and not choice.corpus_file and engine in NEED_CORPUS:
         return [
             f"--corpus: expected a passages file, since {engine} searches passages of yours and the collection "
-            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose an engine that has "
-            "passages of its own with --set 01.retriever=NAME"
+            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose an engine that "
+            "has passages of its own with --set 01.retriever=NAME"
         ], []
     if not choice.brought or (not choice.corpus_file and engine in NEED_CORPUS):
         return [
@@ -146,13 +146,13 @@ def _path_problems(choice: Choice) -> list[str]:
     problems = []
     if choice.questions_dir and not Path(choice.questions_dir).is_dir():
         problems.append(
-            f"--questions: expected a folder with files named <set>.jsonl, found none at {choice.questions_dir}; give a "
-            f"folder, or one of {', '.join(SOURCES)}{did_you_mean(Path(choice.questions_dir).name, SOURCES)}"
+            f"--questions: expected a folder with files named <set>.jsonl, found none at {choice.questions_dir}; give "
+            f"a folder, or one of {', '.join(SOURCES)}{did_you_mean(Path(choice.questions_dir).name, SOURCES)}"
         )
     if choice.corpus_file and not Path(choice.corpus_file).is_file():
         problems.append(
-            f"--corpus: expected a passages file (id, title, text per line), found none at {choice.corpus_file}; give a "
-            "file"
+            f"--corpus: expected a passages file (id, title, text per line), found none at {choice.corpus_file}; "
+            "give a file"
         )
     return problems
 

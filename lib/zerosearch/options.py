@@ -113,7 +113,7 @@ def _parser() -> Parser:
         "--questions",
         type=_questions,
         metavar="DIR",
-        help=f"your questions: a folder with <set>.jsonl and the like, or a collection of the hub: {', '.join(SOURCES)}",
+        help=f"your questions: a folder with <set>.jsonl or the like, or a collection of the hub: {', '.join(SOURCES)}",
     )
     add("--corpus", type=_path, metavar="FILE", help="your passages: id, title, text per line, or another known form")
     add("--dry-run", action="store_true", help="check everything and show what would run")

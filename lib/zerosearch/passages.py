@@ -102,7 +102,8 @@ def _split_contents(contents: str) -> tuple[str, str]:
 
 def _joined(row: Row, sentences: Any) -> str:
     """Return sentences as one text; many begin with the space before them, some do not."""
-    if not (isinstance(sentences, list) and all(isinstance(s, str) for s in sentences) and any(map(is_text, sentences))):
+    texts = isinstance(sentences, list) and all(isinstance(s, str) for s in sentences)
+    if not (texts and any(map(is_text, sentences))):
         row.fault(f"sentences: expected a list of texts that are not all empty, found {shown(sentences)}")
         return ""
     text = "".join(s if s[:1].isspace() else f" {s}" for s in sentences if s).strip()

@@ -149,8 +149,8 @@ class ParquetRows(Rows):
         except (pa.ArrowException, OSError) as error:
             found = str(error).partition("\n")[0][:200]
             self.problems.append(
-                f"{self.path}: expected a whole Parquet file, found one that is damaged or cut short ({found}); copy or "
-                "download it again"
+                f"{self.path}: expected a whole Parquet file, found one that is damaged or cut short ({found}); copy "
+                "or download it again"
             )
 
 

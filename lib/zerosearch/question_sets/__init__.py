@@ -12,6 +12,8 @@
     triviaqa.py   TriviaQA, native and as the hub has it
     verl.py       rows for RL trainers: Search-R1, ZeroSearch, verl
     names.py      names of sets and splits, as files and rows spell them
+    drafts.py     what a format reads from one row
     reading.py    one file -> questions: ids, limits, notes
+    splits.py     which questions train and which are evaluated: never both
     sampling.py   seeded sub-samples and the training mix
 """

@@ -71,8 +71,8 @@ def read_folder(folder: Path, format_name: str = "") -> Read:
     if not found:
         there = "no such file" if folder.is_dir() else "no such folder"
         raise MissingInput(
-            f"questions: expected files named <set>.jsonl (or {', '.join(ENDINGS[1:])}) in {folder}, found {there}; give "
-            "the folder with `./run_all.sh --questions DIR --corpus FILE`"
+            f"questions: expected files named <set>.jsonl (or {', '.join(ENDINGS[1:])}) in {folder}, found {there}; "
+            "give the folder with `./run_all.sh --questions DIR --corpus FILE`"
         )
     made = Read()
     for file in _chosen(found, made):
@@ -124,11 +124,10 @@ def _chosen(found: Iterable[QuestionFile], made: Read) -> Iterator[QuestionFile]
             passed, group = of_split["dev"], [of_split["test"]]
             made.notes.append(f"{passed.path}: passed over, since {group[0].path.name} of the same set is evaluated")
         if len(group) > 1:
-            what = "training" if trains else "evaluation"
+            wanted = f"one file of {'training' if trains else 'evaluation'} questions of {dataset or 'each set'}"
             listed = ", ".join(str(file.path) for file in group)
             made.problems.append(
-                f"{group[0].path.parent}: expected one file of {what} questions of {dataset or 'each set'}, found {listed}; "
-                "remove or rename the others"
+                f"{group[0].path.parent}: expected {wanted}, found {listed}; remove or rename the others"
             )
         yield from group[:1]
 

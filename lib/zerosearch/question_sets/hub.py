@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Iterator, Mapping, Sequence
 
 from zerosearch import artifacts, files
+from zerosearch.checked_json import shown
 from zerosearch.errors import BadInput, ConfigError, DiskProblem, MissingInput, unknown_name
 from zerosearch.question_sets.folder import Read
 from zerosearch.question_sets.names import Name
@@ -102,7 +103,8 @@ def read_collection(name: str, trains: Sequence[str] = (), format_name: str = ""
     made = Read()
     for file, set_and_split in wanted:
         rows = HubRows(found.repository, file, local[file])
-        made.add(read_rows(rows, set_and_split, format_name or found.format), f"{found.repository}/{file}", set_and_split)
+        read = read_rows(rows, set_and_split, format_name or found.format)
+        made.add(read, f"{found.repository}/{file}", set_and_split)
     return made
 
 
@@ -124,6 +126,7 @@ def fetch(name: str, wanted: Sequence[str]) -> dict[str, Path]:
             reasons[file] = reason
         else:
             local[file] = path
+            revision = _commit(path)  # all files of one load belong to one commit
     if reasons:
         raise _absent(name, revision, list(reasons), next(iter(reasons.values())))
     _keep_to_lock(found, local)
@@ -140,7 +143,7 @@ def absent_files(name: str, trains: Sequence[str] = ()) -> list[str]:
 def revision_of(name: str) -> str:
     """Return the revision of a collection: pinned here, locked at its first download, or the newest."""
     found = collection(name)
-    return found.revision or _lock().get(found.repository, {}).get("revision", NEWEST)
+    return found.revision or _of_lock(found)["revision"] or NEWEST
 
 
 def check_present(name: str, trains: Sequence[str], offline: bool) -> str:
@@ -188,9 +191,10 @@ def _absent(name: str, revision: str, wanted: Sequence[str], reason: str) -> Mis
     repository = collection(name).repository
     listed = " ".join(wanted)
     return MissingInput(
-        f"questions {name!r}: expected {', '.join(wanted)} of {repository} in the local cache of the hub, since {reason}, "
-        f"found none; fetch them once on a machine with network with `hf download --repo-type dataset {repository} "
-        f"{listed} --revision {revision}`, or give files of your own with `./run_all.sh --questions DIR --corpus FILE`"
+        f"questions {name!r}: expected {', '.join(wanted)} of {repository} in the local cache of the hub, since "
+        f"{reason}, found none; fetch them once on a machine with network with `hf download --repo-type dataset "
+        f"{repository} {listed} --revision {revision}`, or give files of your own with `./run_all.sh --questions DIR "
+        "--corpus FILE`"
     )
 
 
@@ -199,18 +203,24 @@ def _absent(name: str, revision: str, wanted: Sequence[str], reason: str) -> Mis
 
 def locked(name: str) -> Mapping[str, Any]:
     """Return what the lock says of a collection: revision, and sha256 by file."""
-    return _lock().get(collection(name).repository, {"revision": "", "sha256": {}})
+    return _of_lock(collection(name))
 
 
-def _lock() -> dict[str, Any]:
-    fix = "restore it with `git checkout data/hub_lock.json`, or delete it to take the newest revision again"
-    return files.read_object(LOCK, {}, fix) if LOCK.is_file() else {}
+def _of_lock(found: Collection) -> Mapping[str, Any]:
+    """Return the entry of a collection; an empty one where there is none, or one of another revision than the pin."""
+    empty = {"revision": "", "sha256": {}}
+    if not LOCK.is_file():
+        return empty
+    fix = f"restore it with `git checkout {artifacts.shown(LOCK)}`, or delete it"
+    entry = files.read_object(LOCK, {}, fix, optional={found.repository: dict}).get(found.repository, empty)
+    if not (isinstance(entry.get("revision"), str) and isinstance(entry.get("sha256"), dict)):
+        raise BadInput(f"{LOCK}: expected revision and sha256 of {found.repository}, found {shown(entry)}; {fix}")
+    return entry if found.revision in ("", entry["revision"]) else empty
 
 
 def _keep_to_lock(found: Collection, local: Mapping[str, Path]) -> None:
     """Compare files with the lock, and write into it what it does not know yet."""
-    lock = _lock()
-    known = lock.get(found.repository, {"revision": "", "sha256": {}})
+    known = _of_lock(found)
     digests = {file: files.sha256(path) for file, path in local.items()}
     changed = [file for file, digest in digests.items() if known["sha256"].get(file, digest) != digest]
     if changed:
@@ -222,7 +232,8 @@ def _keep_to_lock(found: Collection, local: Mapping[str, Path]) -> None:
     revision = known["revision"] or next(iter(map(_commit, local.values())))
     wanted = {"revision": revision, "sha256": {**known["sha256"], **digests}}
     if wanted != known:
-        files.write_json(LOCK, {**lock, found.repository: wanted})
+        others = files.read_json(LOCK) if LOCK.is_file() else {}
+        files.write_json(LOCK, {**others, found.repository: wanted})
 
 
 def _commit(path: Path) -> str:
@@ -257,9 +268,10 @@ class HubRows(Rows):
             )
             return
         as_text = all(_is_text(table.features[name]) for name in _TEXTS if name in table.features)
-        rows = table if as_text else (row.fields for row in open_rows(self.path, "questions"))
-        for number, fields in enumerate(rows, 1):
+        own = open_rows(self.path, "questions")
+        for number, fields in enumerate(table if as_text else (row.fields for row in own), 1):
             yield Row(plain_values(fields), f"{self._shown}: row {number}", f"row {number}", self._ids)
+        self.problems += own.problems
 
 
 def _is_text(feature: Any) -> bool:

@@ -98,7 +98,8 @@ def check_own(choice: Choice, max_corpus_bytes: int) -> tuple[int, float, tuple[
     if choice.questions_source:
         if choice.corpus_file:
             check_size(Path(choice.corpus_file))
-            raise_if(_corpus_problems(open_rows(Path(choice.corpus_file), "passages", max_corpus_bytes)), choice.corpus_file)
+            rows = open_rows(Path(choice.corpus_file), "passages", max_corpus_bytes)
+            raise_if(_corpus_problems(rows), choice.corpus_file)
         return 0, 1.0, ()
     read = _read(choice)
     if not choice.corpus_file:
@@ -183,8 +184,8 @@ def _raise_own(choice: Choice, problems: Sequence[str], rows: Rows) -> None:
     found = problems_of(rows)
     if problems and found:
         raise BadInput(
-            f"{choice.where} and passages in {choice.corpus_file}: expected lines like {_OWN_FORMAT} and {PASSAGE_FORMAT}, "
-            "found otherwise; mend these and start again", [*problems, *found],
+            f"{choice.where} and passages in {choice.corpus_file}: expected lines like {_OWN_FORMAT} and "
+            f"{PASSAGE_FORMAT}, found otherwise; mend these and start again", [*problems, *found],
         )
     _raise_questions(choice, problems)
     raise_if(found, choice.corpus_file)
@@ -193,6 +194,6 @@ def _raise_own(choice: Choice, problems: Sequence[str], rows: Rows) -> None:
 def _raise_questions(choice: Choice, problems: Sequence[str]) -> None:
     if problems:
         raise BadInput(
-            f"{choice.where}: expected lines like {_OWN_FORMAT}, or another published form, found otherwise; mend these "
-            "and start again", problems,
+            f"{choice.where}: expected lines like {_OWN_FORMAT}, or another published form, found otherwise; mend "
+            "these and start again", problems,
         )

@@ -54,8 +54,8 @@ def _dataset(row: Row, draft: Draft, name: Name) -> str:
     dataset = draft.dataset or name.dataset
     if not dataset:
         row.fault(
-            "expected the name of the set in the file's name, as in nq_train.jsonl, or in every row, found none; rename "
-            "the file"
+            "expected the name of the set in the file's name, as in nq_train.jsonl, or in every row, found none; "
+            "rename the file"
         )
     return dataset
 
@@ -73,6 +73,6 @@ def _problems(rows: Rows) -> list[str]:
 
 def _one_text_note(path: Path, n: int) -> str:
     return (
-        f"{path}: the answers of {n:,} of its rows are one text with ', ' in it; if several were joined there, they cannot "
-        "be told apart, and only the whole text counts as right"
+        f"{path}: the answers of {n:,} of its rows are one text with ', ' in it; if several were joined there, they "
+        "cannot be told apart, and only the whole text counts as right"
     )

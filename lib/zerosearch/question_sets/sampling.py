@@ -62,8 +62,9 @@ def _weights(mix: str, counts: Mapping[str, int], size: int) -> dict[str, float]
     named = _parsed(mix)
     for name in named:
         if name not in counts:
+            known = ", ".join(counts) or "none does"
             raise ConfigError(
-                f"--set 00.train_mix={mix}: expected sets that train ({', '.join(counts) or 'none does'}), found {name!r}"
+                f"--set 00.train_mix={mix}: expected sets that train ({known}), found {name!r}"
                 f"{did_you_mean(name, counts)}"
             )
     given = {name: share for name, share in named.items() if share is not None}
