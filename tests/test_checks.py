@@ -72,7 +72,10 @@ def test_questions_and_corpus(tmp_path: Path) -> None:
     corpus = tmp_path / "passages.txt"
     assert checks.question_problems(Choice()) == ([], [])
     assert "expected both" in checks.question_problems(Choice(str(tmp_path)))[0][0]
-    assert "expected both" in checks.question_problems(Choice(corpus_file=str(corpus)), engine="serpapi")[0][0]
+    assert "expected both" in checks.question_problems(Choice(corpus_file=str(corpus)), ("serpapi",))[0][0]
+    collection = Choice(questions_source="flashrag")
+    assert "since bm25 searches passages of yours" in checks.question_problems(collection, ("serpapi", "bm25"))[0][0]
+    assert checks.question_problems(collection, ("serpapi", "wikipedia")) == ([], [])
     assert len(own(tmp_path / "none", corpus)[0]) == 2
     corpus.write_text('{"id": 1, "text": "Ada Falk wrote it."}\n')
     asked = [{"id": i, "question": f"q{i}", "golden_answers": [answer]} for i, answer in enumerate(["Falk", "Berg"])]

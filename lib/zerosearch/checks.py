@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Sequence
 
 import psutil
 from packaging.requirements import Requirement
@@ -25,7 +25,7 @@ from zerosearch.question_sets.own import Choice, check_own, check_source
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
-NEED_CORPUS = ("bm25",)  # engines that search the passages of the run
+NEED_CORPUS = ("bm25", "dense")  # engines that search the passages of the run
 GIB = 2**30
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -99,21 +99,22 @@ def _notebook(path: Path) -> list[str]:
     return [] if whole else [f"notebook: {path}: expected {wanted}, found others; {fix}"]
 
 
-def question_problems(choice: Choice, engine: str = "bm25") -> tuple[list[str], list[str]]:
+def question_problems(choice: Choice, engines: Sequence[str] = ("bm25",)) -> tuple[list[str], list[str]]:
     """Return (problems, notes) of a reader's questions and passages: what stage 00 would say of them.
 
-    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  engine: the retriever of
+    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  engines: the real ones of
     the run, of which some search passages of their own.
     """
     if not (choice.brought or choice.corpus_file):
         return [], []
-    if choice.questions_source and not choice.corpus_file and engine in NEED_CORPUS:
+    needed = [engine for engine in engines if engine in NEED_CORPUS]
+    if choice.questions_source and not choice.corpus_file and needed:
         return [
-            f"--corpus: expected a passages file, since {engine} searches passages of yours and the collection "
-            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose an engine that "
-            "has passages of its own with --set 01.retriever=NAME"
+            f"--corpus: expected a passages file, since {needed[0]} searches passages of yours and the collection "
+            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose engines that "
+            "have passages of their own with --set 01.retriever=NAME and --set 04.retriever=NAME"
         ], []
-    if not choice.brought or (not choice.corpus_file and engine in NEED_CORPUS):
+    if not choice.brought or (not choice.corpus_file and needed):
         return [
             "--questions and --corpus: expected both (questions need passages to search), found one of them; "
             "add the other one"

@@ -68,8 +68,8 @@ def _check(
     """
     stages = _stages_of(selection)
     choice = Choice.of(settings.stage("00"))
-    engine = settings.stage("01")["retriever"]
-    data, notes = checks.question_problems(choice, engine)
+    engines = [settings.stage(stage).get("retriever", "bm25") for stage in ("01", "04")]
+    data, notes = checks.question_problems(choice, engines)
     not_there, downloads = checks.collection_problems(choice, settings.source.offline) if "00" in stages else ([], [])
     damaged, absent = checks.model_problems(settings, stages)
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged

@@ -78,7 +78,7 @@ def check_size(file: Path) -> None:
         raise BadInput(
             f"passages in {file}: expected at most {MAX_BYTES / 2**30:g} GiB, since they are kept in memory, found "
             f"{size / 2**30:,.1f} GiB; give a part of them with `--corpus FILE`, or let a server search the whole and "
-            "choose an engine with --set 01.retriever=NAME that asks it"
+            "choose an engine that asks it with --set 01.retriever=NAME"
         )
 
 
