@@ -11,6 +11,7 @@ import pytest
 
 from zerosearch import artifacts, checks, profiles
 from zerosearch.profiles import Needs
+from zerosearch.question_sets.own import Choice
 
 NOTHING = Needs(memory_gib=0, disk_gib=0, gpus=0, minutes=1)
 
@@ -63,18 +64,26 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert checks.gpu_count() == 0
 
 
+def own(folder: Path, corpus: Path, **more: float) -> tuple[list[str], list[str]]:
+    return checks.question_problems(Choice(str(folder), str(corpus), **more))
+
+
 def test_questions_and_corpus(tmp_path: Path) -> None:
     corpus = tmp_path / "passages.txt"
-    assert checks.question_problems(None, None) == ([], [])
-    assert "expected both" in checks.question_problems(tmp_path, None)[0][0]
-    assert len(checks.question_problems(tmp_path / "none", corpus)[0]) == 2
+    assert checks.question_problems(Choice()) == ([], [])
+    assert "expected both" in checks.question_problems(Choice(str(tmp_path)))[0][0]
+    assert "expected both" in checks.question_problems(Choice(corpus_file=str(corpus)), ("serpapi",))[0][0]
+    collection = Choice(questions_source="flashrag")
+    assert "since bm25 searches passages of yours" in checks.question_problems(collection, ("serpapi", "bm25"))[0][0]
+    assert checks.question_problems(collection, ("serpapi", "wikipedia")) == ([], [])
+    assert len(own(tmp_path / "none", corpus)[0]) == 2
     corpus.write_text('{"id": 1, "text": "Ada Falk wrote it."}\n')
     asked = [{"id": i, "question": f"q{i}", "golden_answers": [answer]} for i, answer in enumerate(["Falk", "Berg"])]
     (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    problems, notes = checks.question_problems(tmp_path, corpus, train_fraction=0.0)
+    problems, notes = own(tmp_path, corpus, train_fraction=0.0)
     assert "expected some that train, found none" in problems[0] and notes == []
     (tmp_path / "popqa_train.jsonl").write_text('{"id": 1, "question": "q9", "golden_answers": ["x"]}\n')
-    problems, notes = checks.question_problems(tmp_path, corpus)
+    problems, notes = own(tmp_path, corpus)
     assert problems == [] and notes[0].startswith("--corpus: a golden answer of 50% of the 2 evaluation questions")
     assert str(corpus) in notes[0]
 
@@ -85,8 +94,8 @@ def test_the_run_s_own_share_and_seed_decide_the_split(tmp_path: Path) -> None:
     (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     corpus = tmp_path / "corpus.txt"
     corpus.write_text('{"id": 1, "text": "a b"}\n')
-    assert checks.question_problems(tmp_path, corpus, train_fraction=0.5)[0] == []
-    assert checks.question_problems(tmp_path, corpus, train_fraction=0.1)[0] != []
+    assert own(tmp_path, corpus, train_fraction=0.5)[0] == []
+    assert own(tmp_path, corpus, train_fraction=0.1)[0] != []
 
 
 def test_of_a_very_large_corpus_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +104,10 @@ def test_of_a_very_large_corpus_the_beginning_is_read(tmp_path: Path, monkeypatc
     corpus.write_text("".join(f'{{"id": {i}, "text": "passage"}}\n' for i in range(10)) + "damaged\n")
     asked = [{"id": i, "question": f"q{i}", "golden_answers": ["x"]} for i in range(5)]
     (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    problems, notes = checks.question_problems(tmp_path, corpus)
+    problems, notes = own(tmp_path, corpus)
     assert problems == [] and f"of the beginning of {corpus}" in notes[0]
     monkeypatch.setattr(checks, "MAX_CORPUS_BYTES", 10_000)
-    assert f"{corpus}:11" in checks.question_problems(tmp_path, corpus)[0][0]
+    assert f"{corpus}:11" in own(tmp_path, corpus)[0][0]
 
 
 def test_models_are_looked_at_for_the_stages_that_run() -> None:
@@ -174,5 +183,5 @@ def test_a_damaged_corpus_is_told_beside_questions_that_overlap(tmp_path: Path) 
     (tmp_path / "nq_train.jsonl").write_text(row)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("damaged\n")
-    (problem,) = checks.question_problems(tmp_path, corpus)[0]
+    (problem,) = own(tmp_path, corpus)[0]
     assert "nq_train/1 asks the same as nq/1" in problem and f"{corpus}:1: expected a JSON object" in problem

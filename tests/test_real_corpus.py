@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from zerosearch.labels import judge_passages, retrieval_recall
+from zerosearch.question_sets.own import load_questions_dir
 from zerosearch.questions import (
-    evaluation_questions, load_corpus, load_questions_dir, read_questions, split_counts, training_questions,
-    write_questions,
+    evaluation_questions, load_corpus, read_questions, split_counts, training_questions, write_questions,
 )
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest

@@ -219,6 +219,12 @@ class Stage:
         self._write_attempt("running")
         return path
 
+    def reads(self, path: Path) -> Path:
+        """Return a file from outside the run after noting its hash, under its whole path, among the inputs."""
+        self.inputs[str(path.absolute())] = files.sha256(path)
+        self._write_attempt("running")
+        return path
+
     def find(self, stage: str, name: str) -> Path | None:
         """Like ``require``, but None where that stage wrote no such file: some are made for some runs only."""
         there = (stage_dir(self.run, stage) / name).exists()

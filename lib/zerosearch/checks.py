@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import psutil
@@ -19,14 +19,16 @@ from packaging.requirements import Requirement
 
 from zerosearch import artifacts, files, model_files
 from zerosearch.environment import installed_version
-from zerosearch.errors import WorkbookError
+from zerosearch.errors import WorkbookError, did_you_mean
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
-from zerosearch.questions import check_own
+from zerosearch.question_sets.hub import SOURCES
+from zerosearch.question_sets.own import Choice, check_own, check_source
 from zerosearch.retrievers import DENSE_INSTALL, SERPAPI_KEY
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
+NEED_CORPUS = ("bm25", "dense")  # engines that search the passages of the run
 GIB = 2**30
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -100,37 +102,63 @@ def _notebook(path: Path) -> list[str]:
     return [] if whole else [f"notebook: {path}: expected {wanted}, found others; {fix}"]
 
 
-def question_problems(
-    questions: Path | None, corpus: Path | None, train_fraction: float = 0.2, seed: int = 0
-) -> tuple[list[str], list[str]]:
-    """Return (problems, notes) of ``--questions DIR`` and ``--corpus FILE``: what stage 00 would say of them.
+def question_problems(choice: Choice, engines: Sequence[str] = ("bm25",)) -> tuple[list[str], list[str]]:
+    """Return (problems, notes) of a reader's questions and passages: what stage 00 would say of them.
 
-    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  train_fraction,
-    seed: of the run, for the same split into training and evaluation.
+    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  engines: the real ones of
+    the run, of which some search passages of their own.
     """
-    if (questions is None) != (corpus is None):
+    if not (choice.brought or choice.corpus_file):
+        return [], []
+    needed = [engine for engine in engines if engine in NEED_CORPUS]
+    if choice.questions_source and not choice.corpus_file and needed:
+        return [
+            f"--corpus: expected a passages file, since {needed[0]} searches passages of yours and the collection "
+            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose engines that "
+            "have passages of their own with --set 01.retriever=NAME and --set 04.retriever=NAME"
+        ], []
+    if not choice.brought or (not choice.corpus_file and needed):
         return [
             "--questions and --corpus: expected both (questions need passages to search), found one of them; "
             "add the other one"
         ], []
-    if questions is None or corpus is None:
-        return [], []
-    problems = []
-    if not questions.is_dir():
-        problems.append(
-            f"--questions: expected a folder with files named <set>.jsonl, found none at {questions}; give a folder"
-        )
-    if not corpus.is_file():
-        problems.append(
-            f"--corpus: expected a passages file (id, title, text per line), found none at {corpus}; give a file"
-        )
-    if problems:
+    if problems := _path_problems(choice):
         return problems, []
     try:
-        n_evaluated, share = check_own(questions, corpus, train_fraction, seed, MAX_CORPUS_BYTES)
+        n_evaluated, share, notes = check_own(choice, MAX_CORPUS_BYTES)
     except WorkbookError as error:
         return [str(error)], []
-    return [], _coverage_notes(n_evaluated, share, corpus)
+    return [], [*notes, *(_coverage_notes(n_evaluated, share, Path(choice.corpus_file)) if n_evaluated else [])]
+
+
+def collection_problems(choice: Choice, offline: bool) -> tuple[list[str], list[str]]:
+    """Return (problems, notes) of a collection of the hub: what must be fetched first, what will be downloaded.
+
+    offline: nothing may be downloaded.
+    """
+    if not choice.questions_source:
+        return [], []
+    try:
+        note = check_source(choice, offline)
+    except WorkbookError as error:
+        return [str(error)], []
+    return [], [note] if note else []
+
+
+def _path_problems(choice: Choice) -> list[str]:
+    """Return what is not where the options say."""
+    problems = []
+    if choice.questions_dir and not Path(choice.questions_dir).is_dir():
+        problems.append(
+            f"--questions: expected a folder with files named <set>.jsonl, found none at {choice.questions_dir}; give "
+            f"a folder, or one of {', '.join(SOURCES)}{did_you_mean(Path(choice.questions_dir).name, SOURCES)}"
+        )
+    if choice.corpus_file and not Path(choice.corpus_file).is_file():
+        problems.append(
+            f"--corpus: expected a passages file (id, title, text per line), found none at {choice.corpus_file}; "
+            "give a file"
+        )
+    return problems
 
 
 def _coverage_notes(n_evaluated: int, share: float, corpus: Path) -> list[str]:

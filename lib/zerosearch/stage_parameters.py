@@ -24,6 +24,7 @@ METHODS = (  # ways to use the untrained policy
 )
 # Searches under which the policies are tried besides the clean ones of the headline.
 CONDITIONS = ("homonyms", "corrupt-0.25", "corrupt-0.5", "corrupt-0.75", "random", "empty", "later")
+MIX = r"^([^\s,:]+(:\d+(\.\d+)?)?(, ?[^\s,:]+(:\d+(\.\d+)?)?)*)?$"  # sets, with shares or without
 _METHOD = f"({'|'.join(METHODS)})"
 _CONDITION = f"({'|'.join(CONDITIONS)})".replace(".", r"\.")
 
@@ -46,9 +47,15 @@ class Stage00(Common):
     n_eval_questions: Count = 40  # questions per family that are only evaluated
     n_train_questions: Count = 400  # questions per training family
     rebuild_models: bool = False  # pretrain the base models again
-    questions_dir: str = ""  # folder with <set>.jsonl files, empty for the micro-world
+    questions_dir: str = ""  # folder with question files, empty for the micro-world
     corpus_file: str = ""  # passages file, empty for the micro-world
-    train_fraction: Share = 0.2  # share of nq and hotpotqa that trains without a <set>_train.jsonl
+    questions_source: Literal["", "flashrag", "zerosearch", "search-r1"] = ""  # collection of the hub
+    questions_format: str = ""  # format of the question files, empty to tell it from their keys
+    train_fraction: Share = 0.2  # share of nq and hotpotqa that trains when no file does
+    eval_per_set: CountOrNone = 0  # evaluated questions per real set, 0 for all
+    train_mix: Annotated[str, Field(pattern=MIX)] = ""  # real sets that train, such as nq:1,hotpotqa:1
+    train_size: CountOrNone = 0  # real training questions, 0 for all
+    drop_overlap: bool = False  # leave out training questions that are evaluated, in place of an error
 
 
 @dataclass(frozen=True)
