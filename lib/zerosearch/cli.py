@@ -129,7 +129,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
     """Return what the Snakefile and the notebook runner read: ``settings.json`` of a run."""
     from zerosearch.training.arms import ARMS
 
-    source = settings.source
+    source, served = settings.source, bool(settings.stage("03")["simulator_url"])  # a served one waits for no tuning
     return {
         "run": settings.run,
         "profile": settings.profile,
@@ -141,7 +141,9 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "grace_seconds": source.grace_seconds,
         "expected_seconds": source.expected_seconds,
         "python": sys.executable,
-        "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
+        "retrievers": {
+            arm: "served" if served and ARMS[arm].simulated else ARMS[arm].retriever for arm in settings.arms
+        },
         "code": {stage: code_digest(artifacts.notebook_path(stage)) for stage in artifacts.STAGES},
         "models": {stage: artifacts.base_models(settings.stage(stage)) for stage in artifacts.STAGES},
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},

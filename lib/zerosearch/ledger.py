@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEDGER, ASIDE = "ledger.jsonl", "superseded"  # ASIDE: folder of accounts that no longer count
+PAID = "paid"  # unit of what cost money when it happened: whatever is done again, it stays in the account
 _STEP = "step "
 FIELDS: dict[str, tuple[str, ...]] = {
     "queries": ("engine", "fresh", "cached", "paid"),
@@ -57,7 +58,7 @@ class Ledger:
     def event(self, kind: str, unit: str | None = None, **fields: Any) -> None:
         """Append one event.
 
-        unit: the step (``step_unit``) or part that it belongs to, None for work that a cut-off stage repeats.
+        unit: the step (``step_unit``) or part that it belongs to, PAID, or None for work that a cut-off stage repeats.
         queries: engine, fresh, cached, paid (counts).  tokens: role, model, prompt, generated (counts).
         busy: role, device ("cpu" or "cuda"), seconds (wall), units (cores or GPUs kept busy).
         Raises ConfigError for another kind or role, ValueError for fields or amounts that do not fit.

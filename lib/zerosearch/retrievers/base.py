@@ -46,6 +46,11 @@ class ReplayableRetriever(Retriever, Protocol):
         ...
 
 
+def served_model(retriever: Retriever) -> str:
+    """Return the model on a server that writes this retriever's passages; empty where none does."""
+    return getattr(retriever, "served_model", "")
+
+
 class NoRetriever:
     """Stands where a retriever is asked for and no search may be made."""
 
@@ -114,7 +119,7 @@ class FailureLimit:
     def __init__(self, retriever: Retriever, max_share: float = 0.1, after: int = 50):
         if not 0.0 <= max_share <= 1.0:
             raise ValueError(f"max_share: expected a share in [0, 1], found {max_share}")
-        self._retriever, self.name = retriever, retriever.name
+        self._retriever, self.name, self.served_model = retriever, retriever.name, served_model(retriever)
         self.max_share, self.after = max_share, after
         self.n_searches, self.reasons = 0, Counter[str]()
 
