@@ -44,7 +44,13 @@ max_turn_tokens: int = 48  # tokens per policy message (paper: 500)
 max_observation_tokens: int = 160  # tokens of retrieved text per turn
 batch_size: int = 256  # trajectories generated at a time
 policy_model: str = "micro/llama-base"  # base policy (paper: Qwen2.5-3B)
-retriever: str = "bm25"  # the real engine (paper: Google)
+retriever: str = "bm25"  # the real engine: bm25, dense, wikipedia or serpapi (paper: Google)
+retriever_url: str = ""  # where it is: a server's address, for dense the encoder
+retriever_corpus: str = ""  # name of what a server searches, empty for its address
+retriever_mode: str = "live"  # live, or replay, which asks nobody
+retriever_per_second: float = 0.0  # requests to a remote engine, 0 for no limit
+retriever_workers: int = 4  # requests to a remote engine under way at once
+max_failed_searches: float = 0.1  # share of searches that may fail
 
 # %%
 from dataclasses import fields
@@ -57,8 +63,8 @@ from zerosearch import artifacts, collection, display as show, figures, labels
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
-from zerosearch.questions import read_corpus, read_questions
-from zerosearch.retrievers import base, open_engine
+from zerosearch.questions import read_questions
+from zerosearch.retrievers import EngineOptions, base, corpus, open_engine
 from zerosearch.rollout import RolloutSettings
 from zerosearch.schema import Passage, SearchRequest
 from zerosearch.stage_parameters import Stage01
@@ -81,7 +87,7 @@ print(f"files go to {stage.dir.name} of run {run!r}")
 
 # %%
 questions = read_questions(stage.require("00", "questions.jsonl"))
-passages = read_corpus(stage.require("00", "corpus.jsonl"))
+passages = corpus.open_passages(stage.require("00", "corpus.jsonl"))
 asked = collection.draw_questions(questions, n_questions, seed)
 print(f"{len(passages):,} passages; {len(asked):,} training questions will be asked, for example")
 for question in asked[:3]:
@@ -102,13 +108,19 @@ show.say(prompts.policy_prompt(asked[0].question))
 # %% [markdown]
 # ### The engine
 #
-# BM25 in this process. Two layers lie around it: a *record* of every answer, so that a repeated query
-# is replayed and an interrupted run asks nothing twice; and a *limit* on failures, which stops the run
-# when more than a tenth of all searches fail. With an engine that costs money both pay for themselves.
+# BM25 in this process, unless the parameter names another one: `dense` (embeddings, in this process),
+# `wikipedia` (a server that speaks Search-R1's protocol) or `serpapi` (Google, for money). Two layers lie
+# around it: a *record* of every answer, so that a repeated query is replayed and an interrupted run asks
+# nothing twice; and a *limit* on failures, which stops the run when too many searches fail. With an engine
+# that costs money both pay for themselves. (Mode `replay` asks nobody: no key, no network, only the record.)
 
 # %%
-recorded = open_engine(retriever, passages, passages_per_query, record=stage.path("cache") / f"{retriever}.jsonl")
-engine = base.FailureLimit(recorded, max_share=0.1)
+options = EngineOptions(
+    retriever_url, retriever_corpus, retriever_mode, retriever_per_second, retriever_workers
+)
+record = stage.path("cache") / retriever  # a remote engine's answers are kept for all runs instead
+recorded = open_engine(retriever, passages, passages_per_query, record, options, stage.ledger)
+engine = base.FailureLimit(recorded, max_failed_searches)
 print(f"{retriever}: {len(recorded):,} answers on record from earlier attempts")
 
 # %% [markdown]
@@ -178,6 +190,7 @@ limits = RolloutSettings(
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
 )
 trajectories = collection.collect(requests, policy, engine, prompts, limits, batch_size, stage)
+print(engine.counts())
 
 # %% [markdown]
 # ## What the policy did

@@ -36,7 +36,9 @@ __all__ = [
     "STAGES",
     "Ledger",
     "Stage",
+    "answers_dir",
     "base_models",
+    "cache_dir",
     "notebook_path",
     "open_stage",
     "outputs_dir",
@@ -77,6 +79,7 @@ PER_ARM = ("03",)  # stages with one folder per arm and seed
 MANIFEST, ATTEMPT = "manifest.json", "attempt.json"
 MANIFEST_KEYS = {"stage": str, "parameters": dict, "results": dict, "inputs": dict, "outputs": dict}
 LOCK = ".stage.lock"
+ANSWERS = "answers"  # folder below outputs/ that belongs to no run
 _KEPT = ("cache", ASIDE, LOCK)  # names (by their beginning) that outlive an attempt
 _NOT_RESULTS = ("cache", ASIDE, "checkpoints", LEDGER, ATTEMPT, MANIFEST, "progress.", LOCK)
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -88,6 +91,16 @@ def outputs_dir() -> Path:
     return Path(named).expanduser().resolve() if named else OUTPUTS
 
 
+def cache_dir() -> Path:
+    """Return the folder of what all runs share and can be made again at any time (it need not exist)."""
+    return outputs_dir() / ".cache"
+
+
+def answers_dir() -> Path:
+    """Return the folder in which all runs keep the answers of engines that are remote or cost money."""
+    return outputs_dir() / ANSWERS
+
+
 def notebook_path(stage: str) -> Path:
     """Return the source notebook of a stage: in ``$ZEROSEARCH_NOTEBOOKS`` (own copies) or ``notebooks/``."""
     named = os.environ.get("ZEROSEARCH_NOTEBOOKS", "")
@@ -97,10 +110,11 @@ def notebook_path(stage: str) -> Path:
 
 def run_dir(run: str) -> Path:
     """Return ``outputs/<run>``; ConfigError for a name that is no plain folder name."""
-    if not _RUN_NAME.fullmatch(run) or run in ("latest", "reference"):
+    if not _RUN_NAME.fullmatch(run) or run in ("latest", "reference", ANSWERS):
         raise ConfigError(
-            f"run: expected a name of letters, digits, '_', '-' and '.' other than 'latest' and 'reference' "
-            f"(kept for the newest and the committed run), found {run!r}; choose another with `--run NAME`"
+            f"run: expected a name of letters, digits, '_', '-' and '.' other than 'latest', 'reference' and "
+            f"'{ANSWERS}' (kept for the newest run, the committed one and recorded answers), found {run!r}; choose "
+            "another with `--run NAME`"
         )
     return outputs_dir() / run
 

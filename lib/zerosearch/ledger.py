@@ -94,6 +94,11 @@ class Ledger:
         """Keep, of the events that belong to steps, those up to step ``last``; return how many were set aside."""
         return self.keep(lambda unit: not (unit or "").startswith(_STEP) or int(unit.removeprefix(_STEP)) <= last)
 
+    def units(self) -> set[str]:
+        """Return the names of all units that were ever written, those of events set aside included."""
+        paths = [self.path, *self.path.parent.glob(f"{ASIDE}/*-{LEDGER}")]
+        return {event["unit"] for path in paths if path.exists() for event in read_events(path) if "unit" in event}
+
     def _append(self, line: str) -> None:
         append_text(self.path, line)
 

@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+RetrieverName = Literal["bm25", "serpapi", "wikipedia", "dense"]
 METHODS = (  # ways to use the untrained policy
     "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",
 )
@@ -64,7 +65,13 @@ class Stage01(Common):
     max_observation_tokens: Count = 160  # tokens of retrieved text per turn
     batch_size: Count = 256  # trajectories generated at a time
     policy_model: Name = "micro/llama-base"  # base policy
-    retriever: Literal["bm25"] = "bm25"  # the real engine
+    retriever: RetrieverName = "bm25"  # the real engine
+    retriever_url: str = ""  # where it is: a server's address, for dense the encoder
+    retriever_corpus: str = ""  # name of what a server searches, empty for its address
+    retriever_mode: Literal["live", "replay"] = "live"  # replay asks nobody
+    retriever_per_second: NotNegative = 0.0  # requests to a remote engine, 0 for no limit
+    retriever_workers: Count = 4  # requests to a remote engine under way at once
+    max_failed_searches: Share = 0.1  # share of searches that may fail
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,13 @@ class Stage04(Common):
     batch_size: Count = 256  # trajectories generated at a time
     policy_model: Name = "micro/llama-base"  # the untrained policy
     n_bootstrap: Count = 1000  # resamples of each interval
+    retriever: RetrieverName = "bm25"  # the real engine
+    retriever_url: str = ""  # where it is: a server's address, for dense the encoder
+    retriever_corpus: str = ""  # name of what a server searches, empty for its address
+    retriever_mode: Literal["live", "replay"] = "live"  # replay asks nobody
+    retriever_per_second: NotNegative = 0.0  # requests to a remote engine, 0 for no limit
+    retriever_workers: Count = 4  # requests to a remote engine under way at once
+    max_failed_searches: Share = 0.1  # share of searches that may fail
 
 
 @dataclass(frozen=True)
