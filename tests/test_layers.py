@@ -56,6 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "evaluation",
         "collection",
         "costs",
+        "spending",
         "published_costs",
         "published",
         "prices",
