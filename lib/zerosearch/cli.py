@@ -146,6 +146,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         },
         "code": {stage: code_digest(artifacts.notebook_path(stage)) for stage in artifacts.STAGES},
         "models": {stage: artifacts.base_models(settings.stage(stage)) for stage in artifacts.STAGES},
+        "free_parameters": sorted(artifacts.FREE_PARAMETERS),
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
     }
 
