@@ -381,7 +381,8 @@ display(show.trajectory(best, tokenizer))
 stage.save_model(lambda folder: models.save(policy, tokenizer, folder), "policy")
 first, last = history.head(fifth).mean(), history.tail(fifth).mean()
 rewards = {"reward_first_fifth": first["reward_mean"], "reward_last_fifth": last["reward_mean"]}
-stage.finish(steps=len(history), **rewards);
+asked_in = {"simulator_prompt": retriever.prompt_version} if chosen.simulated else {}
+stage.finish(steps=len(history), **rewards, **asked_in);
 
 # %% [markdown]
 # ## Summary

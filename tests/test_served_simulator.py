@@ -78,6 +78,7 @@ def test_the_arms_that_search_a_simulator_can_search_a_served_one(micro: ModelSe
     found = retriever.search(REQUESTS)
     assert all(r.error is None and r.n_generated_tokens > 0 for r in found)
     assert retriever.name == get_arm(arm).retriever == found[0].source
+    assert retriever.prompt_version == Prompts.load("micro", models.load_tokenizer(NAME)).simulator_version
     texts = sorted(asked.body["prompt"] for asked in micro.asked)
     simulator: Any = retriever._retriever
     assert texts == sorted(simulator.prompt(f.request, not f.noisy) for f in found)

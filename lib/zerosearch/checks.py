@@ -21,6 +21,7 @@ from zerosearch.errors import WorkbookError
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
 from zerosearch.questions import check_own
+from zerosearch.stage_parameters import SERVED_MODELS
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
@@ -150,7 +151,7 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
     named: dict[str, list[str]] = {}
     for stage in stages:
         for name, value in settings.stage(stage).items():
-            if name.endswith("_model"):
+            if name.endswith("_model") and name not in SERVED_MODELS:
                 named.setdefault(value, []).append(f"{stage}.{name}")
     rebuilt = "00" in stages and settings.stage("00")["rebuild_models"]
     damaged: list[str] = []

@@ -28,7 +28,7 @@ from zerosearch.interrupts import StopRequest
 from zerosearch.judging import CHUNK, check_failures, error_of
 from zerosearch.labels import LABELS, UNANSWERED, UNPARSABLE, Label, Pair, pair_label
 from zerosearch.prompts import one_line, prompt_version
-from zerosearch.remote import Answer, Purse
+from zerosearch.remote import Answer
 from zerosearch.schema import Passage
 
 INSTRUCTION = (
@@ -149,18 +149,19 @@ class PassageJudge:
 
 def open_judge(
     url: str, model: str, key_variable: str, path: Path | str, *, workers: int = 4, per_second: float = 0.0,
-    purse: Purse | None = None, **patience: Any,
+    **patience: Any,
 ) -> PassageJudge:
     """Return the judge at an address; ConfigError where it, or the model's name, is none.
 
-    path: file of verdicts.  purse: pays.  patience: further fields of ``remote.Service``.
+    path: file of verdicts.  patience: further fields of ``remote.Service``.  A judge that bills gets its purse
+    as ``judge.chat.remote.purse``.
     """
     if not model:
         raise ConfigError(
             f"judge at {url}: expected the name of the model there, found none; add --set 01.judge_model=NAME"
         )
     service = model_service("judge", url, model, key_variable, workers=workers, per_second=per_second, **patience)
-    return PassageJudge(Chat(service, model, purse=purse), path)
+    return PassageJudge(Chat(service, model), path)
 
 
 def _prompt(case: _Case) -> Prompt:

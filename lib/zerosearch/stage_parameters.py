@@ -16,6 +16,7 @@ CountOrNone = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 RetrieverName = Literal["bm25", "serpapi", "wikipedia", "dense"]
@@ -24,6 +25,7 @@ METHODS = (  # ways to use the untrained policy
 )
 # Searches under which the policies are tried besides the clean ones of the headline.
 CONDITIONS = ("homonyms", "corrupt-0.25", "corrupt-0.5", "corrupt-0.75", "random", "empty", "later")
+SERVED_MODELS = ("judge_model",)  # parameters that name a model on somebody's server: nothing to find on the disk
 _METHOD = f"({'|'.join(METHODS)})"
 _CONDITION = f"({'|'.join(CONDITIONS)})".replace(".", r"\.")
 
@@ -72,6 +74,14 @@ class Stage01(Common):
     retriever_per_second: NotNegative = 0.0  # requests to a remote engine, 0 for no limit
     retriever_workers: Count = 4  # requests to a remote engine under way at once
     max_failed_searches: Share = 0.1  # share of searches that may fail
+    max_usd: NotNegative = 0.0  # most that paid searches and a paid judge may cost, 0 for no limit
+    judge_url: str = ""  # server of a model that labels passages, empty for the rule
+    judge_model: str = ""  # the model's name on that server
+    judge_key_variable: Name = "JUDGE_API_KEY"  # environment variable with its key
+    judge_prompt_usd: Number = -1.0  # USD per million tokens it reads, below 0 for the price book
+    judge_generated_usd: Number = -1.0  # USD per million tokens it writes, below 0 for the price book
+    judge_per_second: NotNegative = 0.0  # requests to it, 0 for no limit
+    judge_workers: Count = 4  # requests to it under way at once
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class Stage02(Common):
 
     simulator_model: Name = "micro/simulator-medium"  # base of the simulator
     label_kind: Literal["judge", "trajectory"] = "judge"  # which label says useful or misleading
+    balance: bool = False  # as many useful as misleading examples, drawn from the more frequent kind
     steps: Count = 120  # optimiser updates
     batch_size: Count = 32  # pairs per update
     learning_rate: Positive = 1.5e-3  # peak

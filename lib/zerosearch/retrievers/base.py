@@ -127,6 +127,7 @@ class FailureLimit:
             raise ValueError(f"max_share: expected a share in [0, 1], found {max_share}")
         self._retriever, self.name, self.served_model = retriever, retriever.name, served_model(retriever)
         self.identity: str = getattr(retriever, "identity", retriever.name)
+        self.prompt_version: str = getattr(retriever, "prompt_version", "")
         self.max_share, self.after = max_share, after
         self.n_searches, self.reasons = 0, Counter[str]()
 

@@ -37,7 +37,7 @@ class SimulatorRetriever:
     engine: continues the prompts, in this process (see ``EngineWriter``) or, as a Writer, elsewhere.
     prompts: the wording the simulator was tuned on.  k: passages per query, 1 to 20.  run_seed: first
     key of every draw.  temperature: 0 is greedy.  max_new_tokens: budget of all passages together.
-    counts: SimulatorCounts since the start.  served_model: the model's name on its server, empty for none.
+    counts: SimulatorCounts since the start.  prompt_version: of the wording.  served_model: the model's name on its server, empty for none.
     """
 
     name, served_model = "simulator", ""
@@ -49,6 +49,7 @@ class SimulatorRetriever:
         self.engine, self.prompts, self.k = engine, prompts, check_passages_per_query(k)
         self.run_seed, self.temperature, self.max_new_tokens = run_seed, temperature, max_new_tokens
         self.counts = SimulatorCounts()
+        self.prompt_version = prompts.simulator_version
         self._writer = engine if isinstance(engine, Writer) else EngineWriter(engine, prompts.tokenizer)
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
