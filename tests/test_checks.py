@@ -109,6 +109,16 @@ def test_models_are_looked_at_for_the_stages_that_run() -> None:
     assert checks.model_problems(settings, ["00", "01", "03", "05"]) == ([], [])
 
 
+def test_servers_are_looked_at_before_anything_runs() -> None:
+    wrong = {"01.judge_url": "localhost:8000/v1", "03.simulator_url": "http://localhost:6001/v1"}
+    problems = checks.server_problems(profiles.load("smoke", wrong), artifacts.STAGES)
+    assert len(problems) == 3 and problems[0].startswith("01.judge_url: expected an address such as http://localhost")
+    assert "01.judge_model: expected the name of the model" in problems[1] and "--set 03.simulator_name=NAME" in problems[2]
+    assert len(checks.server_problems(profiles.load("smoke", wrong), ["03", "04"])) == 1
+    right = {"01.judge_url": "http://localhost:8000/v1", "01.judge_model": "m"}
+    assert checks.server_problems(profiles.load("smoke", right), artifacts.STAGES) == []
+
+
 def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.notebook_problems() == []
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(tmp_path))

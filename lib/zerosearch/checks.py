@@ -165,6 +165,26 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
     return damaged, absent
 
 
+def server_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return what is wrong with the addresses of models on servers: no address, or no name of a model with one."""
+    problems = []
+    for stage, url, name in (("01", "judge_url", "judge_model"), ("03", "simulator_url", "simulator_name")):
+        values = settings.stage(stage)
+        if stage not in stages or not values[url]:
+            continue
+        from zerosearch.remote import Service  # slow to import, and needed by few runs
+
+        try:
+            Service(f"{stage}.{url}", values[url])
+        except WorkbookError as error:
+            problems.append(str(error))
+        if not values[name]:
+            problems.append(
+                f"{stage}.{name}: expected the name of the model at {stage}.{url}, found none; --set {stage}.{name}=NAME"
+            )
+    return problems
+
+
 def price_book_problems(price_book: str) -> list[str]:
     """Return what is wrong with the price book (relative to the project): absent, not YAML, bad or missing entries."""
     path = artifacts.REPO / price_book

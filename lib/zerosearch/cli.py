@@ -71,6 +71,7 @@ def _check(
     )
     damaged, absent = checks.model_problems(settings, _stages_of(selection))
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
+    problems += checks.server_problems(settings, _stages_of(selection))
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
     too_small = checks.machine_problems(settings.source.needs, folder)
     warning = checks.memory_warning(settings.source.needs)

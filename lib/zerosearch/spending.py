@@ -74,9 +74,9 @@ class Spending:
             return _Tokens(self, role, model, TokenPrices(*(self.book.each(key, "USD/token") for key in keys)), True)
         if self.max_usd and min(prompt_usd, generated_usd) < 0:
             raise ConfigError(
-                f"max_usd: expected the prices of {model!r} in {self.book.path} ({' and '.join(keys)}), found none; add "
-                f"them, or state them with --set 01.{role}_prompt_usd=... and --set 01.{role}_generated_usd=... (USD per "
-                "million tokens, 0.0 for a server of your own)"
+                f"max_usd: expected the prices of {model!r} in {self.book.path} ({' and '.join(keys)}), found none; "
+                f"add them, or state them with --set 01.{role}_prompt_usd=... and --set 01.{role}_generated_usd=... "
+                "(USD per million tokens, 0.0 for a server of your own)"
             )
         stated = TokenPrices(max(prompt_usd, 0.0) / 1e6, max(generated_usd, 0.0) / 1e6)
         return _Tokens(self, role, model, stated, False)
