@@ -64,7 +64,7 @@ def seconds_of(work: Any) -> tuple[float, Any]:
 def open_and_search(path: Path, cache: Path) -> dict[str, float]:
     """Return what one process measures; where nothing is in the cache, opening is building."""
     rng = np.random.default_rng(1)
-    opening, engine = seconds_of(lambda: BM25Retriever.open(open_passages(path, cache, 0), DEPTH, K1, B, cache))
+    opening, engine = seconds_of(lambda: BM25Retriever.open(open_passages(path, cache, 0), DEPTH, K1, B, cache=cache))
     places = rng.integers(0, len(engine.passages), N_QUERIES)
     queries = [" ".join(rng.choice(engine.passages[int(i)].text.split(), 10)) for i in places]
     engine.rank(queries[:10])
@@ -113,7 +113,7 @@ def beside_rank_bm25(corpus: Path, questions: Path) -> list[dict[str, Any]]:
 def in_cache(passages: list[Passage]) -> BM25Retriever:
     """Return the engine, its index built in a new cache and memory-mapped."""
     with tempfile.TemporaryDirectory() as cache:
-        return BM25Retriever.open(passages, DEPTH, K1, B, Path(cache))
+        return BM25Retriever.open(passages, DEPTH, K1, B, cache=Path(cache))
 
 
 def main(arguments: list[str]) -> None:

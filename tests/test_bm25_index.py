@@ -35,7 +35,7 @@ def corpus(n: int = 60) -> list[Passage]:
 def saved(passages: list[Passage], folder: Path, block_words: int = 50) -> Index:
     folder.mkdir()
     (folder / "blocks").mkdir()
-    build((f"{p.title} {p.text}" for p in passages), folder / "blocks", 0.9, 0.4, block_words).save(folder)
+    build((f"{p.title} {p.text}" for p in passages), folder / "blocks", 0.9, 0.4, Words(), block_words).save(folder)
     return Index.load(folder)
 
 
@@ -117,6 +117,15 @@ def test_another_corpus_or_parameter_is_another_index(tmp_path: Path, always_sav
         engine = BM25Retriever.open(passages, 3, k1, b, cache=tmp_path)
         assert engine.rank(["w1 w5", "w7"]) == BM25Retriever(passages, 3, k1, b).rank(["w1 w5", "w7"])
     assert len(list(tmp_path.glob("bm25-*/"))) == 4
+    plain = BM25Retriever.open(corpus(), 3, stem=False, cache=tmp_path)
+    assert len(list(tmp_path.glob("bm25-*/"))) == 5 and "unstemmed" in plain.identity
+
+
+def test_without_stemming_words_are_taken_as_they_stand(tmp_path: Path) -> None:
+    passages = [Passage("a", "", "he directed it"), Passage("b", "", "directing")]
+    assert BM25Retriever(passages, 2).rank(["DIRECTED"]) == [[1, 0]]
+    plain = BM25Retriever(passages, 2, stem=False)
+    assert plain.rank(["DIRECTED"]) == BM25Retriever.load(plain.save(tmp_path / "index")).rank(["DIRECTED"]) == [[0]]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,34 @@ def test_servers_are_looked_at_before_anything_runs() -> None:
     assert checks.server_problems(profiles.load("smoke", right), artifacts.STAGES) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "lacks"),
+    [
+        ({"01.retriever": "serpapi"}, "01.retriever serpapi: expected a key in the environment variable SERPAPI_API_KEY"),
+        ({"04.retriever": "wikipedia"}, "04.retriever wikipedia: expected the address of a server in 04.retriever_url"),
+        ({"04.retriever": "dense"}, "found no faiss-cpu; install it with `pip install -c constraints.txt -e '.[dense]'`"),
+    ],
+)
+def test_what_engines_lack_is_found_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], lacks: str
+) -> None:
+    monkeypatch.delenv("SERPAPI_API_KEY", raising=False)
+    monkeypatch.setattr(checks, "installed_version", lambda name: None if name == "faiss-cpu" else "1")
+    (problem,) = checks.engine_problems(profiles.load("smoke", values), artifacts.STAGES)
+    assert lacks in problem and problem.endswith("or use another engine, e.g. --set {}.retriever=bm25".format(problem[:2]))
+    other = "04" if problem.startswith("01") else "01"
+    assert checks.engine_problems(profiles.load("smoke", values), [other]) == []
+    replayed = values | {f"{problem[:2]}.retriever_mode": "replay"}
+    assert checks.engine_problems(profiles.load("smoke", replayed), artifacts.STAGES) == []
+    assert checks.engine_problems(profiles.load("smoke", {}), artifacts.STAGES) == []
+
+
+def test_an_engine_that_has_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERPAPI_API_KEY", "x")
+    values = {"01.retriever": "serpapi", "04.retriever": "wikipedia", "04.retriever_url": "http://127.0.0.1:8000"}
+    assert checks.engine_problems(profiles.load("smoke", values), artifacts.STAGES) == []
+
+
 def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.notebook_problems() == []
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(tmp_path))

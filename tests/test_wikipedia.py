@@ -161,6 +161,22 @@ def test_it_ends_when_it_is_asked_to_and_listens_here_only(tmp_path: Path) -> No
     assert (process.returncode, out, err) == (0, "stopped\n", "")
 
 
+def test_a_request_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
+    process, url = start(tmp_path)
+    body = json.dumps({"queries": ["amber"]}).encode()
+    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), 20) as connection:
+        head = f"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        connection.sendall(head + body[:5])
+        assert post(url, {"queries": ["amber"]})[0] == 200  # the beginning of the first has been read by now
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(httpx.TransportError):  # nothing new is taken
+            while True:
+                post(url, {"queries": ["amber"]})
+        connection.sendall(body[5:])
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+    assert process.communicate(timeout=20) == ("stopped\n", "") and process.returncode == 0
+
+
 def test_a_port_that_is_taken_and_a_corpus_that_is_not_there(
     tmp_path: Path, running: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,12 @@ is one sentence with the command that mends it; all of them are reported togethe
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Iterable
+from typing import Any, Iterable, Mapping
 
 import psutil
 from packaging.requirements import Requirement
@@ -21,6 +22,7 @@ from zerosearch.errors import WorkbookError
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
 from zerosearch.questions import check_own
+from zerosearch.retrievers import DENSE_INSTALL, SERPAPI_KEY
 from zerosearch.stage_parameters import SERVED_MODELS
 
 DISTRIBUTION = "zerosearch-workbook"
@@ -183,6 +185,29 @@ def server_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
                 f"{stage}.{name}: expected the name of the model at {stage}.{url}, found none; --set {stage}.{name}=NAME"
             )
     return problems
+
+
+def engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return what the real engines of stages 01 and 04 lack here: a key, an address, the packages of an extra."""
+    return [problem for stage in ("01", "04") if stage in stages for problem in _engine(stage, settings.stage(stage))]
+
+
+def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
+    name, lacks = values["retriever"], ""
+    if values["retriever_mode"] == "replay":
+        return []
+    if name == "serpapi" and not os.environ.get(SERPAPI_KEY):
+        lacks = f"a key in the environment variable {SERPAPI_KEY}, found none; set it with `export {SERPAPI_KEY}=...`"
+    if name == "wikipedia" and not values["retriever_url"]:
+        lacks = (
+            f"the address of a server in {stage}.retriever_url, found none; start one with `python -m "
+            f"zerosearch.retrievers.server --corpus FILE` and add --set {stage}.retriever_url=http://127.0.0.1:8000"
+        )
+    absent = [package for package in ("sentence-transformers", "faiss-cpu") if not installed_version(package)]
+    if name == "dense" and absent:
+        lacks = f"the extra 'dense', found no {' and no '.join(absent)}; install it with `{DENSE_INSTALL}`"
+    other = f"or use another engine, e.g. --set {stage}.retriever=bm25"
+    return [f"{stage}.retriever {name}: expected {lacks}, {other}"] if lacks else []
 
 
 def price_book_problems(price_book: str) -> list[str]:

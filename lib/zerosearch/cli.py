@@ -70,6 +70,7 @@ def _check(
         options.questions, options.corpus, first["train_fraction"], first["seed"]
     )
     damaged, absent = checks.model_problems(settings, _stages_of(selection))
+    absent += checks.engine_problems(settings, _stages_of(selection))
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.server_problems(settings, _stages_of(selection))
     problems += checks.price_book_problems(settings.stage("05")["price_book"])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from zerosearch.schema import Passage
 
 ENGINES = ("bm25", "serpapi", "wikipedia", "dense")
+SERPAPI_KEY = "SERPAPI_API_KEY"  # environment variable
+DENSE_INSTALL = "pip install -c constraints.txt -e '.[dense]'"
 _NOWHERE = "http://nowhere.invalid"
 REMOTE = ("serpapi", "wikipedia")  # asked over the network: their answers are kept for all runs
 
@@ -106,7 +108,7 @@ def _wikipedia(passages: Sequence[Passage], k: int, options: EngineOptions) -> R
 def _dense(passages: Sequence[Passage], k: int, options: EngineOptions) -> ReplayableRetriever:
     from zerosearch.retrievers.dense import ENCODER, DenseRetriever
 
-    return DenseRetriever.open(passages, k, options.url or ENCODER)
+    return DenseRetriever(passages, k, options.url or ENCODER)
 
 
 _OPENERS: dict[str, Callable[[Sequence[Passage], int, EngineOptions], ReplayableRetriever]] = {

@@ -79,9 +79,9 @@ def check_passages_per_query(k: int) -> int:
     return k
 
 
-def failure(request: SearchRequest, source: str, reason: str) -> Retrieval:
+def failure(request: SearchRequest, source: str, reason: str, wall_seconds: float = 0.0) -> Retrieval:
     """Return the Retrieval of a search that failed for good; reason: why, for people."""
-    return Retrieval(request, (), source, error=reason or "unknown failure")
+    return Retrieval(request, (), source, wall_seconds=wall_seconds, error=reason or "unknown failure")
 
 
 def check_rows(requests: Sequence[SearchRequest], retrievals: Sequence[Retrieval], name: str) -> list[Retrieval]:

@@ -40,24 +40,27 @@ class BM25Retriever:
     """BM25 over the titles and texts of some passages.
 
     passages: the corpus, at least one.  k: passages per query, 1 to 20.  k1, b: BM25's parameters.
-    index: of these passages with these parameters; None to build it in memory.
+    stem: whether English endings are cut off words.  index: of these passages with these parameters; None to
+    build it in memory.
     """
 
     name = "bm25"
 
     def __init__(
-        self, passages: Sequence[Passage], k: int = 5, k1: float = K1, b: float = B, index: Index | None = None
+        self, passages: Sequence[Passage], k: int = 5, k1: float = K1, b: float = B, stem: bool = True,
+        index: Index | None = None,
     ):
         # A list could be changed under the index; what lies on the disk stays there.
         self.passages = tuple(passages) if isinstance(passages, list) else passages
-        self.k, self.words = check_passages_per_query(k), Words()
+        self.k, self.stem, self.words = check_passages_per_query(k), stem, Words(stem)
         self.index = index or self._indexed(k1, b)
         if self.index.n_passages != len(self.passages):
             raise ValueError(f"BM25 index: expected {len(self.passages)} passages, found {self.index.n_passages}")
 
     @classmethod
     def open(
-        cls, passages: Sequence[Passage], k: int = 5, k1: float = K1, b: float = B, cache: Path | None = None
+        cls, passages: Sequence[Passage], k: int = 5, k1: float = K1, b: float = B, stem: bool = True,
+        cache: Path | None = None,
     ) -> BM25Retriever:
         """Return the retriever, its index from the disk where the corpus is large enough for that.
 
@@ -65,8 +68,8 @@ class BM25Retriever:
         built; processes that want the same one wait for the first.
         """
         if len(passages) < SAVED_FROM:
-            return cls(passages, k, k1, b)
-        return cls(passages, k, k1, b, _saved_index(passages, k1, b, cache or artifacts.cache_dir()))
+            return cls(passages, k, k1, b, stem)
+        return cls(passages, k, k1, b, stem, _saved_index(passages, k1, b, stem, cache or artifacts.cache_dir()))
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return the K best passages for every request's query; never fails."""
@@ -93,7 +96,8 @@ class BM25Retriever:
     @cached_property
     def identity(self) -> str:
         """Engine, parameters and a digest of the corpus: what besides the query decides the answer."""
-        return f"bm25 k1={self.index.k1} b={self.index.b} k={self.k} corpus={digest_of(self.passages)}"
+        plain = "" if self.stem else " unstemmed"
+        return f"bm25 k1={self.index.k1} b={self.index.b}{plain} k={self.k} corpus={digest_of(self.passages)}"
 
     def save(self, folder: Path | str) -> Path:
         """Write index and passages into a folder, whole or not at all, and return it."""
@@ -101,7 +105,7 @@ class BM25Retriever:
         def write(temporary: Path) -> None:
             self.index.save(temporary)
             write_corpus(temporary / _CORPUS, self.passages)
-            files.write_json(temporary / _SETTINGS, {"k": self.k})
+            files.write_json(temporary / _SETTINGS, {"k": self.k, "stem": self.stem})
 
         return files.save_folder(Path(folder), write)
 
@@ -117,8 +121,8 @@ class BM25Retriever:
                 f"BM25 index: expected {folder / _SETTINGS}, found nothing there; build it from passages with "
                 "BM25Retriever(load_corpus(FILE)).save(FOLDER)"
             )
-        saved_k = files.read_json(folder / _SETTINGS)["k"]
-        return cls(load_corpus(folder / _CORPUS), k or saved_k, index=Index.load(folder))
+        saved = files.read_json(folder / _SETTINGS)
+        return cls(load_corpus(folder / _CORPUS), k or saved["k"], stem=saved["stem"], index=Index.load(folder))
 
     def _indexed(self, k1: float, b: float) -> Index:
         vocabulary: dict[str, int] = {}
@@ -134,9 +138,9 @@ def _text(passage: Passage) -> str:
     return f"{passage.title} {passage.text}"
 
 
-def _saved_index(passages: Sequence[Passage], k1: float, b: float, cache: Path) -> Index:
+def _saved_index(passages: Sequence[Passage], k1: float, b: float, stem: bool, cache: Path) -> Index:
     """Return the index of a corpus from the caches, where it is put if it is not there."""
-    folder = cache / f"bm25-{digest_of(passages)}-k1_{k1:g}-b_{b:g}-{_FORMAT}"
+    folder = cache / f"bm25-{digest_of(passages)}-k1_{k1:g}-b_{b:g}{'' if stem else '-unstemmed'}-{_FORMAT}"
     with files.disk_problems(cache):
         cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -144,14 +148,14 @@ def _saved_index(passages: Sequence[Passage], k1: float, b: float, cache: Path) 
         if index is None:
             for left in cache.glob(f".{folder.name}.*.part"):  # of a process that was killed at it
                 shutil.rmtree(left, ignore_errors=True)
-            files.save_folder(folder, lambda temporary: _write_index(passages, k1, b, temporary))
+            files.save_folder(folder, lambda temporary: _write_index(passages, k1, b, stem, temporary))
             index = Index.load(folder)
     return index
 
 
-def _write_index(passages: Sequence[Passage], k1: float, b: float, folder: Path) -> None:
+def _write_index(passages: Sequence[Passage], k1: float, b: float, stem: bool, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as blocks:
-        build(map(_text, passages), Path(blocks), k1, b).save(folder)
+        build(map(_text, passages), Path(blocks), k1, b, Words(stem)).save(folder)
     files.write_json(folder / _SETTINGS, {"n_passages": len(passages), "k1": k1, "b": b})
 
 

@@ -38,14 +38,16 @@ class _Counted:
 
 
 def build(
-    texts: Iterable[str], folder: Path, k1: float, b: float, block_words: int = BLOCK_WORDS
+    texts: Iterable[str], folder: Path, k1: float, b: float, words: Words, block_words: int = BLOCK_WORDS
 ) -> Index:
     """Return the index of some texts; its arrays lie in files of the folder, which must stay until it is saved.
+
+    words: turns a text into its words.  block_words: at least so many words are sorted at a time.
 
     Raises BadInput for texts without a single word.
     """
     counted = _Counted()
-    for numbers, lengths in _blocks(texts, counted, block_words):
+    for numbers, lengths in _blocks(texts, counted, words, block_words):
         _sort_block(counted, numbers, lengths, folder)
     if not counted.vocabulary:
         raise BadInput("corpus: expected passages with words in them, found none; check the passages file")
@@ -56,10 +58,10 @@ def build(
 
 
 def _blocks(
-    texts: Iterable[str], counted: _Counted, block_words: int
+    texts: Iterable[str], counted: _Counted, words: Words, block_words: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (word numbers of a block of passages in a row, words of each of these passages)."""
-    words, numbers, lengths = Words(), array("i"), array("q")
+    numbers, lengths = array("i"), array("q")
     for text in texts:
         before = len(numbers)
         numbers.extend(counted.numbers(words(text)))

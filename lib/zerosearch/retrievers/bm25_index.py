@@ -28,15 +28,20 @@ _HIGHEST = "highest.npy"
 
 
 class Words:
-    """Turns texts into stemmed words; no stop words are taken out: a film may be called *It*."""
+    """Turns texts into words in lower case; no stop words are taken out: a film may be called *It*.
 
-    def __init__(self) -> None:
-        self._stemmer = Stemmer.Stemmer("english")
+    stem: cut English endings off, so that *directed* finds *directing*.
+    """
+
+    def __init__(self, stem: bool = True) -> None:
+        self._stemmer = Stemmer.Stemmer("english") if stem else None
         self._stems: dict[str, str] = {}
 
     def __call__(self, text: str) -> list[str]:
-        """Return the stems of a text's words, in order."""
+        """Return a text's words, in order."""
         words, stems = _WORD.findall(text.lower()), self._stems
+        if self._stemmer is None:
+            return words
         try:
             return [stems[word] for word in words]
         except KeyError:

@@ -13,10 +13,11 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from zerosearch.prompts import defuse
 from zerosearch.remote import Answer, Call, Purse, Remote, RemoteFailure, Service, read_json
+from zerosearch.retrievers import SERPAPI_KEY
 from zerosearch.retrievers.base import check_passages_per_query, failure
 from zerosearch.schema import Passage, Retrieval, SearchRequest
 
-URL, KEY_VARIABLE = "https://serpapi.com", "SERPAPI_API_KEY"
+URL = "https://serpapi.com"
 RESULTS = 10  # organic results asked for: a page, the same price whatever the number
 MAX_QUERY = 1000  # characters that are sent: a longer one finds nothing
 MAX_TEXT = 2000  # characters of a passage made of a box
@@ -50,7 +51,7 @@ class SerpApiRetriever:
     ):
         self.k, self._fields = check_passages_per_query(k), {"gl": gl, "hl": hl, "num": str(RESULTS)}
         self._remote = Remote(Service(
-            "serpapi", url or URL, KEY_VARIABLE, "api_key", workers=workers, per_second=per_second, max_bytes=2**23,
+            "serpapi", url or URL, SERPAPI_KEY, "api_key", workers=workers, per_second=per_second, max_bytes=2**23,
             offers="SerpAPI's search", advice="check the address", **patience,
         ), purse)
 
@@ -87,7 +88,7 @@ class SerpApiRetriever:
 def retrieval_of(request: SearchRequest, name: str, answer: Answer[tuple[Passage, ...]]) -> Retrieval:
     """Return the retrieval of a remote answer, a failed one with the kind of its failure."""
     if answer.value is None:
-        return failure(request, name, str(answer.failure))
+        return failure(request, name, str(answer.failure), answer.seconds)
     return Retrieval(request, answer.value, name, wall_seconds=answer.seconds)
 
 

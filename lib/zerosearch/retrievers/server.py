@@ -1,6 +1,6 @@
 """A small server for those who have none: BM25 over a passages file, in Search-R1's protocol.
 
-    python -m zerosearch.retrievers.server --corpus FILE [--port 8000] [--topk 5] [--k1 0.9] [--b 0.4]
+    python -m zerosearch.retrievers.server --corpus FILE [--port 8000] [--topk 5] [--k1 0.9] [--b 0.4] [--no-stemming]
 
     POST /retrieve   {"queries": ["..."], "topk": 5, "return_scores": true}; "query": "..." for a single one
     GET  /health     {"status": "ok", "passages": 20411, "engine": "bm25 ..."}
@@ -27,6 +27,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from zerosearch.errors import ConfigError, WorkbookError
+from zerosearch.retrievers.base import MAX_PASSAGES
 from zerosearch.retrievers.bm25 import K1, B, BM25Retriever
 from zerosearch.retrievers.corpus import open_passages
 from zerosearch.schema import Passage
@@ -180,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--topk", type=int, default=5, help="passages per query where a request names no number")
     parser.add_argument("--k1", type=float, default=K1)
     parser.add_argument("--b", type=float, default=B)
+    parser.add_argument("--no-stemming", action="store_true", help="take words as they stand")
     parser.add_argument("--cache", type=Path, default=None, help="folder of indexes (default: outputs/.cache)")
     return parser
 
@@ -190,7 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         passages = open_passages(options.corpus, options.cache)
         print(f"{len(passages):,} passages; opening the index", flush=True)
-        engine = BM25Retriever.open(passages, min(options.topk, 20), options.k1, options.b, options.cache)
+        k, stem = min(options.topk, MAX_PASSAGES), not options.no_stemming
+        engine = BM25Retriever.open(passages, k, options.k1, options.b, stem, options.cache)
         asyncio.run(serve(engine, options.host, options.port, options.topk))
     except WorkbookError as error:
         print(error, file=sys.stderr)

@@ -82,7 +82,8 @@ class WikipediaRetriever:
                 if answer.failure.kind in _MAYBE_ONE and len(rows) > 1 and not last:
                     again.extend(rows)
                     return
-                made.update({row: failure(requests[row], self.name, str(answer.failure)) for row in rows})
+                reason, seconds = str(answer.failure), answer.seconds / len(rows)
+                made.update({row: failure(requests[row], self.name, reason, seconds) for row in rows})
                 return
             for row, passages in zip(rows, answer.value or [], strict=True):
                 made[row] = Retrieval(requests[row], passages, self.name, wall_seconds=answer.seconds / len(rows))
