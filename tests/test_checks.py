@@ -121,16 +121,26 @@ def test_models_are_looked_at_for_the_stages_that_run() -> None:
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "/v1", "http//host", "http://[::1"])
 def test_addresses_are_looked_at_before_the_run(url: str) -> None:
     settings = profiles.load("smoke", {"04.judge_url": url, "04.judge_model": "toy"})
-    (problem,) = checks.endpoint_problems(settings, ["03", "04"])
-    assert problem.startswith("04.judge_url: expected an address such as") and repr(url) in problem
+    (problem,) = checks.server_problems(settings, ["03", "04"])
+    assert problem.startswith("04.judge_url: expected an address such as")
 
 
 def test_a_judge_has_a_model() -> None:
     wanted = {"04.judge_url": "https://host:1/v1"}
-    (problem,) = checks.endpoint_problems(profiles.load("smoke", wanted), ["04"])
+    (problem,) = checks.server_problems(profiles.load("smoke", wanted), ["04"])
     assert problem.endswith("found none; give it with --set 04.judge_model=NAME")
-    assert checks.endpoint_problems(profiles.load("smoke", wanted), ["03"]) == []
-    assert checks.endpoint_problems(profiles.load("smoke", wanted | {"04.judge_model": "toy"}), artifacts.STAGES) == []
+    assert checks.server_problems(profiles.load("smoke", wanted), ["03"]) == []
+    assert checks.server_problems(profiles.load("smoke", wanted | {"04.judge_model": "toy"}), artifacts.STAGES) == []
+
+
+def test_servers_are_looked_at_before_anything_runs() -> None:
+    wrong = {"01.judge_url": "localhost:8000/v1", "03.simulator_url": "http://localhost:6001/v1"}
+    problems = checks.server_problems(profiles.load("smoke", wrong), artifacts.STAGES)
+    assert len(problems) == 3 and problems[0].startswith("01.judge_url: expected an address such as http://localhost")
+    assert "01.judge_model: expected the name of the model" in problems[1] and "--set 03.simulator_name=NAME" in problems[2]
+    assert len(checks.server_problems(profiles.load("smoke", wrong), ["03", "04"])) == 1
+    right = {"01.judge_url": "http://localhost:8000/v1", "01.judge_model": "m"}
+    assert checks.server_problems(profiles.load("smoke", right), artifacts.STAGES) == []
 
 
 @pytest.mark.parametrize(

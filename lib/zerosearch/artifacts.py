@@ -82,6 +82,10 @@ LOCK = ".stage.lock"
 ANSWERS = "answers"  # folder below outputs/ that belongs to no run
 _KEPT = ("cache", ASIDE, LOCK)  # names (by their beginning) that outlive an attempt
 _NOT_RESULTS = ("cache", ASIDE, "checkpoints", LEDGER, ATTEMPT, MANIFEST, "progress.", LOCK)
+# How fast and for how much money a stage works: a change of these makes no other result of it.
+FREE_PARAMETERS = frozenset({
+    "max_usd", "retriever_workers", "retriever_per_second", "judge_workers", "judge_per_second", "simulator_workers",
+})
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -298,7 +302,9 @@ class Stage:
     def _continues(self) -> bool:
         """Say whether the folder holds a cut-off attempt with these parameters, models and unchanged inputs."""
         attempt = files.find_object(self.path(ATTEMPT), {"state": str, "parameters": dict, "inputs": dict})
-        if attempt is None or attempt["state"] != "running" or attempt["parameters"] != self.parameters:
+        if attempt is None or attempt["state"] != "running":
+            return False
+        if _deciding(attempt["parameters"]) != _deciding(self.parameters):
             return False
         if attempt.get("models") != self.models:
             return False
@@ -326,6 +332,10 @@ class Stage:
         names = (p.relative_to(self.dir) for p in files.files_below(self.dir))
         results = (name for name in names if not name.parts[0].startswith(_NOT_RESULTS))
         return {name.as_posix(): files.sha256(self.dir / name) for name in results}
+
+
+def _deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in FREE_PARAMETERS}
 
 
 def restore(run: str, stage: str, arm: str | None = None, seed: int | None = None) -> bool:

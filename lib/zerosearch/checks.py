@@ -12,7 +12,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
-from urllib.parse import urlsplit
 
 import psutil
 from packaging.requirements import Requirement
@@ -25,6 +24,7 @@ from zerosearch.profiles import Needs, Settings
 from zerosearch.question_sets.hub import SOURCES
 from zerosearch.question_sets.own import Choice, check_own, check_source
 from zerosearch.retrievers import DENSE_INSTALL, SERPAPI_KEY
+from zerosearch.stage_parameters import SERVED_MODELS
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
@@ -172,33 +172,6 @@ def _coverage_notes(n_evaluated: int, share: float, corpus: Path) -> list[str]:
     ]
 
 
-def endpoint_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
-    """Return what is wrong with the addresses that these stages name: no http address, or none of its two halves."""
-    problems = []
-    for stage in stages:
-        values = settings.stage(stage)
-        for name in [n for n in values if n.endswith("_url") and n != "retriever_url" and values[n]]:
-            if not _is_address(values[name]):
-                problems.append(
-                    f"{stage}.{name}: expected an address such as http://localhost:8000/v1, found {values[name]!r}; "
-                    f"give one with --set {stage}.{name}=URL"
-                )
-            if name == "judge_url" and not values["judge_model"]:
-                problems.append(
-                    f"{stage}.judge_model: expected the name of the model at {stage}.judge_url, found none; give it "
-                    f"with --set {stage}.judge_model=NAME"
-                )
-    return problems
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
-
-
 def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return (damaged, absent) models that these stages name: files to mend, and hub models to download first.
 
@@ -208,7 +181,7 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
     named: dict[str, list[str]] = {}
     for stage in stages:
         for name, value in settings.stage(stage).items():
-            if name.endswith("_model") and not name.startswith("judge_"):  # a judge is served by others
+            if name.endswith("_model") and name not in SERVED_MODELS:
                 named.setdefault(value, []).append(f"{stage}.{name}")
     rebuilt = "00" in stages and settings.stage("00")["rebuild_models"]
     damaged: list[str] = []
@@ -220,6 +193,31 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
         found = model_files.name_problems(model, settings.source.offline)
         (damaged if on_disk else absent).extend(f"{', '.join(places)}: {problem}" for problem in found)
     return damaged, absent
+
+
+_SERVERS = (  # of models: stage, parameter with the address, parameter with the model's name there
+    ("01", "judge_url", "judge_model"), ("03", "simulator_url", "simulator_name"), ("04", "judge_url", "judge_model"),
+)
+
+
+def server_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return what is wrong with the addresses of models on servers: no address, or no name of a model with one."""
+    problems = []
+    for stage, url, name in _SERVERS:
+        values = settings.stage(stage)
+        if stage not in stages or not values[url]:
+            continue
+        from zerosearch.remote import Service  # slow to import, and needed by few runs
+
+        try:
+            Service(f"{stage}.{url}", values[url])
+        except WorkbookError as error:
+            problems.append(str(error))
+        if not values[name]:
+            problems.append(
+                f"{stage}.{name}: expected the name of the model at {stage}.{url}, found none; --set {stage}.{name}=NAME"
+            )
+    return problems
 
 
 def engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:

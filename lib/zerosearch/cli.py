@@ -73,8 +73,8 @@ def _check(
     damaged, absent = checks.model_problems(settings, stages)
     absent += checks.engine_problems(settings, stages)
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
+    problems += checks.server_problems(settings, stages)
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
-    problems += checks.endpoint_problems(settings, stages)
     too_small = checks.machine_problems(settings.source.needs, folder)
     warning = checks.memory_warning(settings.source.needs)
     told = notes + downloads + ([warning] if warning and not too_small else [])
@@ -134,7 +134,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
     """Return what the Snakefile and the notebook runner read: ``settings.json`` of a run."""
     from zerosearch.training.arms import ARMS
 
-    source = settings.source
+    source, served = settings.source, bool(settings.stage("03")["simulator_url"])  # a served one waits for no tuning
     return {
         "run": settings.run,
         "profile": settings.profile,
@@ -146,9 +146,12 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "grace_seconds": source.grace_seconds,
         "expected_seconds": source.expected_seconds,
         "python": sys.executable,
-        "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
+        "retrievers": {
+            arm: "served" if served and ARMS[arm].simulated else ARMS[arm].retriever for arm in settings.arms
+        },
         "code": {stage: code_digest(artifacts.notebook_path(stage)) for stage in artifacts.STAGES},
         "models": {stage: artifacts.base_models(settings.stage(stage)) for stage in artifacts.STAGES},
+        "free_parameters": sorted(artifacts.FREE_PARAMETERS),
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
     }
 

@@ -16,6 +16,7 @@ CountOrNone = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 RetrieverName = Literal["bm25", "serpapi", "wikipedia", "dense"]
@@ -25,6 +26,7 @@ METHODS = (  # ways to use the untrained policy
 # Searches under which the policies are tried besides the clean ones of the headline.
 CONDITIONS = ("homonyms", "corrupt-0.25", "corrupt-0.5", "corrupt-0.75", "random", "empty", "later")
 MIX = r"^([^\s,:]+(:\d+(\.\d+)?)?(, ?[^\s,:]+(:\d+(\.\d+)?)?)*)?$"  # sets, with shares or without
+SERVED_MODELS = ("judge_model",)  # parameters that name a model on somebody's server: nothing to find on the disk
 _METHOD = f"({'|'.join(METHODS)})"
 _CONDITION = f"({'|'.join(CONDITIONS)})".replace(".", r"\.")
 
@@ -79,6 +81,14 @@ class Stage01(Common):
     retriever_per_second: NotNegative = 0.0  # requests to a remote engine, 0 for no limit
     retriever_workers: Count = 4  # requests to a remote engine under way at once
     max_failed_searches: Share = 0.1  # share of searches that may fail
+    max_usd: NotNegative = 0.0  # most that paid searches and a paid judge may cost, 0 for no limit
+    judge_url: str = ""  # server of a model that labels passages, empty for the rule
+    judge_model: str = ""  # the model's name on that server
+    judge_key_variable: Name = "JUDGE_API_KEY"  # environment variable with its key
+    judge_prompt_usd: Number = -1.0  # USD per million tokens it reads, below 0 for the price book
+    judge_generated_usd: Number = -1.0  # USD per million tokens it writes, below 0 for the price book
+    judge_per_second: NotNegative = 0.0  # requests to it, 0 for no limit
+    judge_workers: Count = 4  # requests to it under way at once
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class Stage02(Common):
 
     simulator_model: Name = "micro/simulator-medium"  # base of the simulator
     label_kind: Literal["judge", "trajectory"] = "judge"  # which label says useful or misleading
+    balance: bool = False  # as many useful as misleading examples, drawn from the more frequent kind
     steps: Count = 120  # optimiser updates
     batch_size: Count = 32  # pairs per update
     learning_rate: Positive = 1.5e-3  # peak
@@ -103,6 +114,11 @@ class Stage03(Common):
     arm: Name = "zerosearch"  # what answers the searches, see training/arms.py
     policy_model: Name = "micro/llama-base"  # base policy, also the reference of the KL
     simulator_model: Name = "micro/simulator-medium"  # what the arm "untuned" searches
+    simulator_url: str = ""  # server that simulates searches instead, empty for none
+    simulator_name: str = ""  # the model's name on that server
+    simulator_protocol: Literal["chat", "completions"] = "chat"  # how it is asked
+    simulator_key_variable: Name = "SIMULATOR_API_KEY"  # environment variable with its key
+    simulator_workers: Count = 16  # requests under way at once
     steps: Count = 12  # optimiser updates
     questions_per_step: Count = 32  # questions per update
     group_size: Annotated[int, Field(ge=2)] = 8  # trajectories per question

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import Sequence
 import pandas as pd
 
 from zerosearch.chat import Chat, Prompt, Reply, model_service
-from zerosearch.errors import WorkbookError
 from zerosearch.evaluation.verdict_store import VerdictStore
+from zerosearch.judging import CHUNK, JudgeFailed, check_failures, error_of
 from zerosearch.prompts import one_line, prompt_version
 from zerosearch.remote import Answer, RemoteFailure, RemoteRefused, Service
 from zerosearch.scoring import normalize
@@ -40,11 +39,6 @@ MAX_PREDICTION = 500  # characters of a prediction that are shown to the judge
 AGREEMENT_COLUMNS = [
     "method", "n", "judge", "metric", "both", "only_judge", "only_metric", "neither", "agreement", "kappa", "failed",
 ]
-_CHUNK = 32  # cases between two looks at the failure rate
-
-
-class JudgeFailed(WorkbookError):
-    """The judge cannot be used: wrong address or key, or it fails too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +109,8 @@ class Judge:
         rows = [(self._key(case), case) for case in cases]
         fresh = list({key: case for key, case in rows if self._known(key, case) is None}.items())
         made: dict[str, Verdict] = {}
-        for start in range(0, len(fresh), _CHUNK):
-            made.update(self._ask(fresh[start : start + _CHUNK]))
+        for start in range(0, len(fresh), CHUNK):
+            made.update(self._ask(fresh[start : start + CHUNK]))
             self._check(made, len(fresh))
         return [made.get(key) or Verdict(self._known(key, case), cached=True) for key, case in rows]
 
@@ -138,7 +132,7 @@ class Judge:
             answers = list(self._chat.remote.ask_all(calls, keep))
         except RemoteRefused as refused:
             raise JudgeFailed(str(refused)) from None
-        return {key: Verdict(a.value, _error(a.failure)) for (key, _), a in zip(cases, answers, strict=True)}
+        return {key: Verdict(a.value, error_of(a.failure)) for (key, _), a in zip(cases, answers, strict=True)}
 
     def _known(self, key: str, case: Case) -> bool | None:
         return self.store.get(key) if normalize(case.prediction or "") else False
@@ -148,24 +142,13 @@ class Judge:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _check(self, made: dict[str, Verdict], total: int) -> None:
-        reasons = Counter(v.error for v in made.values() if v.error)
-        if reasons.total() > self.settings.max_failures * max(total, 1):
-            reason, times = reasons.most_common(1)[0]
-            raise JudgeFailed(
-                f"judge {self.settings.model!r} at {self.settings.url}: expected at most "
-                f"{self.settings.max_failures:.0%} failures of {total} cases, found {reasons.total()}, {times} of them "
-                f"{reason!r}; mend the endpoint and start again: {len(self.store)} verdicts are kept in "
-                f"{self.store.path}"
-            )
+        judge, kept = f"{self.settings.model!r} at {self.settings.url}", f"{len(self.store)} verdicts are kept in "
+        check_failures(
+            (v.error for v in made.values()), total, self.settings.max_failures, judge, f"{kept}{self.store.path}"
+        )
 
 
 # -- one request ----------------------------------------------------------------------------------
-
-
-def _error(failure: RemoteFailure | None) -> str:
-    if failure is None:
-        return ""
-    return f"http {failure.status}" if failure.status else failure.kind
 
 
 def _prompt(case: Case, mark: str) -> Prompt:

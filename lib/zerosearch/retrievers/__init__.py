@@ -10,6 +10,7 @@ from zerosearch.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from zerosearch.ledger import Ledger
+    from zerosearch.remote import Purse
     from zerosearch.retrievers.base import ReplayableRetriever
     from zerosearch.retrievers.cache import ReplayCache
     from zerosearch.schema import Passage
@@ -27,7 +28,8 @@ class EngineOptions:
 
     url: address of the server of ``wikipedia`` (or of another SerpAPI); of ``dense``, the encoder.  corpus: what is
     searched there; answers are recorded under this name.  mode: ``live``, or ``replay``, which asks nobody.
-    per_second: requests, 0 for no limit.  workers: requests under way at once.
+    per_second: requests, 0 for no limit.  workers: requests under way at once.  purse: pays for an engine that
+    bills, None to pay whatever it costs.
     """
 
     url: str = ""
@@ -35,6 +37,7 @@ class EngineOptions:
     mode: str = "live"
     per_second: float = 0.0
     workers: int = 4
+    purse: Purse | None = None
 
 
 def open_engine(
@@ -90,7 +93,8 @@ def _bm25(passages: Sequence[Passage], k: int, options: EngineOptions) -> Replay
 def _serpapi(passages: Sequence[Passage], k: int, options: EngineOptions) -> ReplayableRetriever:
     from zerosearch.retrievers.serpapi import SerpApiRetriever
 
-    return SerpApiRetriever(k, url=options.url, per_second=options.per_second, workers=options.workers)
+    limits = {"per_second": options.per_second, "workers": options.workers}
+    return SerpApiRetriever(k, url=options.url, purse=options.purse, **limits)
 
 
 def _wikipedia(passages: Sequence[Passage], k: int, options: EngineOptions) -> ReplayableRetriever:

@@ -57,6 +57,11 @@ class RemoteRetriever(ReplayableRetriever, Protocol):
         ...
 
 
+def served_model(retriever: Retriever) -> str:
+    """Return the model on a server that writes this retriever's passages; empty where none does."""
+    return getattr(retriever, "served_model", "")
+
+
 class NoRetriever:
     """Stands where a retriever is asked for and no search may be made."""
 
@@ -122,8 +127,9 @@ class FailureLimit:
     def __init__(self, retriever: Retriever, max_share: float = 0.1, after: int = 50):
         if not 0.0 <= max_share <= 1.0:
             raise ValueError(f"max_share: expected a share in [0, 1], found {max_share}")
-        self._retriever, self.name = retriever, retriever.name
+        self._retriever, self.name, self.served_model = retriever, retriever.name, served_model(retriever)
         self.identity: str = getattr(retriever, "identity", retriever.name)
+        self.prompt_version: str = getattr(retriever, "prompt_version", "")
         self.max_share, self.after = max_share, after
         self.n_searches, self.reasons = 0, Counter[str]()
 

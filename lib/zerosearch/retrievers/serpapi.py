@@ -12,7 +12,7 @@ import re
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from zerosearch.prompts import defuse
-from zerosearch.remote import Answer, Call, Remote, RemoteFailure, Service, read_json
+from zerosearch.remote import Answer, Call, Purse, Remote, RemoteFailure, Service, read_json
 from zerosearch.retrievers import SERPAPI_KEY
 from zerosearch.retrievers.base import check_passages_per_query, failure
 from zerosearch.schema import Passage, Retrieval, SearchRequest
@@ -40,20 +40,20 @@ class SerpApiRetriever:
     """Google.  k: passages per query, 1 to 20.  gl, hl: country and language of the search.
 
     url: where SerpAPI is, empty for its own address.  per_second: requests, 0 for no limit.  workers: requests
-    under way at once.  The other options are those of ``Service``.
+    under way at once.  purse: pays, None to pay whatever it costs.  The other options are those of ``Service``.
     """
 
     name = "serpapi"
 
     def __init__(
         self, k: int = 5, gl: str = "us", hl: str = "en", url: str = "", per_second: float = 0.0, workers: int = 4,
-        **patience: Any,
+        purse: Purse | None = None, **patience: Any,
     ):
         self.k, self._fields = check_passages_per_query(k), {"gl": gl, "hl": hl, "num": str(RESULTS)}
         self._remote = Remote(Service(
             "serpapi", url or URL, SERPAPI_KEY, "api_key", workers=workers, per_second=per_second, max_bytes=2**23,
             offers="SerpAPI's search", advice="check the address", **patience,
-        ))
+        ), purse)
 
     @property
     def identity(self) -> str:
