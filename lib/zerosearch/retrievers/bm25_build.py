@@ -20,21 +20,29 @@ from zerosearch.errors import BadInput
 from zerosearch.retrievers.bm25_index import Index, Words
 
 BLOCK_WORDS = 2_000_000  # words of a block: about 150 MB while it is at work
+_REMEMBERED = 2**20  # words whose number is remembered beside the vocabulary
 
 
 @dataclass
 class _Counted:
     """What the first pass found: numbers of the words, passages with each word, words of each passage."""
 
+    words: Words
     vocabulary: dict[str, int] = field(default_factory=dict)
     frequencies: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     lengths: array[int] = field(default_factory=lambda: array("q"))
     n_blocks: int = 0
+    _known: dict[str, int] = field(default_factory=dict)  # words as they stand -> their stems' numbers
 
-    def numbers(self, words: list[str]) -> list[int]:
-        """Return the numbers of some words; new words get the next ones."""
-        known = self.vocabulary
-        return [known.setdefault(word, len(known)) for word in words]
+    def numbers(self, text: str) -> Iterable[int]:
+        """Return the numbers of a text's words; new words get the next ones."""
+        found, known, vocabulary = self.words.split(text), self._known, self.vocabulary
+        if len(known) > _REMEMBERED:
+            known.clear()
+        if unknown := [word for word in found if word not in known]:
+            numbers = [vocabulary.setdefault(stem, len(vocabulary)) for stem in self.words.stems(unknown)]
+            known.update(zip(unknown, numbers, strict=True))
+        return map(known.__getitem__, found)
 
 
 def build(
@@ -46,8 +54,8 @@ def build(
 
     Raises BadInput for texts without a single word.
     """
-    counted = _Counted()
-    for numbers, lengths in _blocks(texts, counted, words, block_words):
+    counted = _Counted(words)
+    for numbers, lengths in _blocks(texts, counted, block_words):
         _sort_block(counted, numbers, lengths, folder)
     if not counted.vocabulary:
         raise BadInput("corpus: expected passages with words in them, found none; check the passages file")
@@ -58,13 +66,13 @@ def build(
 
 
 def _blocks(
-    texts: Iterable[str], counted: _Counted, words: Words, block_words: int
+    texts: Iterable[str], counted: _Counted, block_words: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (word numbers of a block of passages in a row, words of each of these passages)."""
     numbers, lengths = array("i"), array("q")
     for text in texts:
         before = len(numbers)
-        numbers.extend(counted.numbers(words(text)))
+        numbers.extend(counted.numbers(text))
         lengths.append(len(numbers) - before)
         if len(numbers) >= block_words:
             yield np.array(numbers), np.array(lengths)

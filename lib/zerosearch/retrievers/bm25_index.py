@@ -18,7 +18,6 @@ import scipy.sparse as sp
 import Stemmer
 
 _WORD = re.compile(r"\w+")
-_REMEMBERED = 2**18  # words whose stem is remembered
 _DENSE = 4096  # passages up to which a batch of queries is scored against all of them at once
 _CHUNK = 64  # queries of such a batch: bounds memory to 64 x 4096 x 4 bytes
 _LOOKUP = 16  # looking a passage up takes so many times as long as adding to it in passing
@@ -35,20 +34,18 @@ class Words:
 
     def __init__(self, stem: bool = True) -> None:
         self._stemmer = Stemmer.Stemmer("english") if stem else None
-        self._stems: dict[str, str] = {}
 
     def __call__(self, text: str) -> list[str]:
         """Return a text's words, in order."""
-        words, stems = _WORD.findall(text.lower()), self._stems
-        if self._stemmer is None:
-            return words
-        try:
-            return [stems[word] for word in words]
-        except KeyError:
-            if len(stems) > _REMEMBERED:
-                stems.clear()
-            stems.update(zip(words, self._stemmer.stemWords(words)))
-            return [stems[word] for word in words]
+        return self.stems(self.split(text))
+
+    def split(self, text: str) -> list[str]:
+        """Return a text's words as they stand, in order."""
+        return _WORD.findall(text.lower())
+
+    def stems(self, words: list[str]) -> list[str]:
+        """Return what counts as one word with each of some words."""
+        return words if self._stemmer is None else self._stemmer.stemWords(words)
 
 
 class Index:
