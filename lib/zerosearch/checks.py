@@ -215,7 +215,8 @@ def server_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
             problems.append(str(error))
         if not values[name]:
             problems.append(
-                f"{stage}.{name}: expected the name of the model at {stage}.{url}, found none; --set {stage}.{name}=NAME"
+                f"{stage}.{name}: expected the name of the model at {stage}.{url}, found none; "
+                f"give it with --set {stage}.{name}=NAME"
             )
     return problems
 
