@@ -134,6 +134,14 @@ def test_stated_prices_are_used_where_the_book_has_none_and_reach_the_bill(
     assert spending.usd == pytest.approx(0.34), "the book knows better"
 
 
+@pytest.mark.parametrize("fields", [{"prompt_usd": -1.0}, {"generated_usd": float("nan")}, {"paid_usd": 1.0}])
+def test_the_ledger_takes_no_price_that_is_none(ledger: Ledger, fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="ledger 'tokens': expected"):
+        ledger.event("tokens", role="judge", model="m", prompt=1, generated=1, **fields)
+    with pytest.raises(ValueError, match="ledger 'queries': expected fields"):
+        ledger.event("queries", engine="e", fresh=1, cached=0, paid=0, prompt_usd=1.0)
+
+
 def test_a_limit_without_a_price_is_refused(server: LocalServer, book: PriceBook, ledger: Ledger) -> None:
     with pytest.raises(ConfigError, match="prices of 'other-model'.*other_model_prompt and .*--set 01.judge_prompt"):
         judge(server, Spending(ledger, book, max_usd=1.0), "other-model")
