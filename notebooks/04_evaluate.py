@@ -154,7 +154,7 @@ print(f"{len(questions)} questions to be scored once per method and seed")
 # such tags and are all searched.) No simulator takes part in evaluation.
 
 # %%
-passages = corpus.open_passages(stage.require("00", "corpus.jsonl"))
+passages = corpus.of_run(stage, retriever)
 options = EngineOptions(retriever_url, retriever_corpus, retriever_mode, retriever_per_second, retriever_workers)
 real = open_real(retriever, passages, passages_per_query, options, max_failed_searches, stage)
 engine = open_condition("clean", passages, passages_per_query, seed, engine=real)
@@ -404,7 +404,7 @@ wanted = [name.strip() for name in conditions.split(",") if name.strip()]
 drawn = runner.pick(questions, questions_per_condition, seed)
 later_files = stage.find("00", "later_corpus.jsonl"), stage.find("00", "later_questions.jsonl")
 later_passages, changed = robustness.later_part(*later_files, questions_per_condition, seed)
-wanted, left_out = possible(wanted, bool(changed and later_passages), real)
+wanted, left_out = possible(wanted, bool(passages), bool(changed and later_passages), real)
 for sentence in left_out:
     print(sentence)
 trials = []
