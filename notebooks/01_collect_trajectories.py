@@ -98,7 +98,7 @@ print(f"files go to {stage.dir.name} of run {run!r}")
 
 # %%
 questions = read_questions(stage.require("00", "questions.jsonl"))
-passages = corpus.open_passages(stage.require("00", "corpus.jsonl"))
+passages = corpus.of_run(stage, retriever)
 asked = collection.draw_questions(questions, n_questions, seed)
 print(f"{len(passages):,} passages; {len(asked):,} training questions will be asked, for example")
 for question in asked[:3]:

@@ -156,7 +156,7 @@ print(f"{len(questions)} questions to be scored once per method and seed")
 # such tags and are all searched.) No simulator takes part in evaluation.
 
 # %%
-passages = corpus.open_passages(stage.require("00", "corpus.jsonl"))
+passages = corpus.of_run(stage, retriever)
 options = EngineOptions(retriever_url, retriever_corpus, retriever_mode, retriever_per_second, retriever_workers)
 real = open_real(retriever, passages, passages_per_query, options, max_failed_searches, stage)
 engine = open_condition("clean", passages, passages_per_query, seed, engine=real)
@@ -430,7 +430,7 @@ if samples_per_question:
 wanted = [name.strip() for name in conditions.split(",") if name.strip()]
 later_files = stage.find("00", "later_corpus.jsonl"), stage.find("00", "later_questions.jsonl")
 later_passages, changed = robustness.later_part(*later_files, questions_per_condition, seed)
-wanted, left_out = possible(wanted, bool(changed and later_passages), real)
+wanted, left_out = possible(wanted, bool(passages), bool(changed and later_passages), real)
 for sentence in left_out:
     print(sentence)
 trials = []

@@ -331,12 +331,14 @@ def test_queries_that_are_not_understood_meet_hard_negatives() -> None:
 def test_conditions_that_need_tags_are_left_out_for_other_engines() -> None:
     engine = EchoRetriever()
     names = ["homonyms", "corrupt-0.5", "random", "empty", "later"]
-    kept, left_out = possible(names, True, engine)
+    kept, left_out = possible(names, True, True, engine)
     assert kept == ["corrupt-0.5", "random", "empty"]
     assert [text.split("'")[1] for text in left_out] == ["homonyms", "later"]
     assert all("found 'echo', whose passages carry no tags" in text for text in left_out)
-    assert possible(names, True) == (names, [])
-    kept, (text,) = possible(names, False)
+    assert possible(names, True, True) == (names, [])
+    kept, left_out = possible(names, False, False, engine)
+    assert kept == ["empty"] and "expected passages of the run to mislead with, found none" in left_out[1]
+    kept, (text,) = possible(names, True, False)
     assert kept == names[:-1] and "found none; run notebook 00 again" in text
     for name in ("homonyms", "later"):
         with pytest.raises(ConfigError, match=f"condition '{name}': expected BM25"):

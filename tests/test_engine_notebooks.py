@@ -40,10 +40,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def folder(outputs: Path) -> Path:
-    """A run that has its questions, its passages and a policy."""
+    """A run that has its questions and a policy."""
     place = artifacts.run_dir(RUN)
     write_questions(place / "00_micro_world" / "questions.jsonl", QUESTIONS)
-    write_corpus(place / "00_micro_world" / "corpus.jsonl", CORPUS)
     shutil.copytree(artifacts.MICRO_LM / "llama-base", place / "03_rl" / "zerosearch" / "seed0" / "policy")
     return place
 
@@ -71,6 +70,7 @@ def test_collected_and_evaluated_with_google_and_no_key_is_left_anywhere(server:
     collected = queries_of(folder, "01")
     assert collected["paid"] == len(asked) == len(Answers(artifacts.answers_dir())) and collected["fresh"] >= len(asked)
     assert f"{len(asked)} paid, 0 failed" in shown
+    write_corpus(folder / "00_micro_world" / "corpus.jsonl", CORPUS)  # until now there were no passages
     shown = run("04", folder, server.url)
     for name in ("homonyms", "later"):
         assert f"condition '{name}' is left out: expected BM25 over passages that the micro-world tagged" in shown

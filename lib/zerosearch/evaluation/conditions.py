@@ -54,7 +54,7 @@ def open_condition(
     if name not in CONDITIONS:
         raise unknown_name("condition", name, CONDITIONS)
     check_passages_per_query(k)
-    if problem := _impossible(name, bool(later_passages), engine):
+    if problem := _impossible(name, bool(passages), bool(later_passages), engine):
         raise ConfigError(f"condition {name!r}: {problem}")
     if name == "homonyms":
         return BM25Retriever.open(passages, k)
@@ -84,19 +84,25 @@ def open_real(
 
 
 def possible(
-    names: Sequence[str], has_later: bool, engine: ReplayableRetriever | None = None
+    names: Sequence[str], has_passages: bool, has_later: bool, engine: ReplayableRetriever | None = None
 ) -> tuple[list[str], list[str]]:
     """Return (conditions that this run can try, why the others are left out: one sentence each).
 
-    has_later: there are questions whose answer changed, and the later world's passages.
+    has_passages: the run has passages of its own.  has_later: there are questions whose answer changed, and the
+    later world's passages.
     """
-    problems = {name: _impossible(name, has_later, engine) for name in names}
+    problems = {name: _impossible(name, has_passages, has_later, engine) for name in names}
     left_out = [f"condition {name!r} is left out: {problem}" for name, problem in problems.items() if problem]
     return [name for name in names if not problems[name]], left_out
 
 
-def _impossible(name: str, has_later: bool, engine: ReplayableRetriever | None) -> str:
+def _impossible(name: str, has_passages: bool, has_later: bool, engine: ReplayableRetriever | None) -> str:
     """Return why a condition cannot be tried, nothing where it can."""
+    if not has_passages and name not in ("clean", "empty", "later"):
+        return (
+            "expected passages of the run to mislead with, found none; bring some with --corpus FILE, or leave "
+            f"{name!r} out of the conditions"
+        )
     if name in ("homonyms", "later") and engine is not None:
         return (
             f"expected BM25 over passages that the micro-world tagged, found {engine.name!r}, whose passages carry no "

@@ -20,6 +20,7 @@ from filelock import FileLock
 from zerosearch import artifacts, files
 from zerosearch.errors import BadInput, MissingInput
 from zerosearch.questions import load_corpus
+from zerosearch.retrievers import REMOTE
 from zerosearch.schema import Passage
 
 IN_MEMORY_BYTES = 64 * 2**20  # a larger file stays on the disk
@@ -42,6 +43,16 @@ def open_passages(path: Path | str, cache: Path | None = None, in_memory: int = 
         first = next((line for line in path.open("rb") if line.strip()), b"")
         return list(_each(path)) if b'"contents"' in first else load_corpus(path)
     return PassageFile.open(path, cache or artifacts.cache_dir())
+
+
+def of_run(stage: artifacts.Stage, engine: str) -> Sequence[Passage]:
+    """Return the passages of the run; none where it has none because its engine brings passages of its own.
+
+    Raises MissingInput where stage 00 left none for an engine that searches them.
+    """
+    name = "corpus.jsonl"
+    path = stage.find("00", name) if engine in REMOTE else stage.require("00", name)
+    return open_passages(path) if path is not None else ()
 
 
 def passage_of(row: Mapping[str, Any], default_id: str = "") -> Passage:
