@@ -15,6 +15,7 @@ import hashlib
 import sqlite3
 import time
 import unicodedata
+import weakref
 import zlib
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -113,6 +114,7 @@ class Answers:
         with files.disk_problems(self.folder), self._problems():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._cache = diskcache.Cache(str(self.folder), timeout=_PATIENCE, disk=_JsonDisk, **_SETTINGS)
+        weakref.finalize(self, self._cache.close)  # a kernel ends with its objects alive: leave one file, no log
 
     def __len__(self) -> int:
         with self._problems():
