@@ -78,5 +78,6 @@ def test_collected_and_evaluated_with_google_and_no_key_is_left_anywhere(server:
     assert len(server.asked) == len({a.params["q"] for a in server.asked})  # nothing that notebook 01 had paid for
     assert queries_of(folder, "04")["paid"] == len(server.asked) - len(asked)
     files = [path for path in folder.parent.rglob("*") if path.is_file()]
+    assert not [path.name for path in files if path.name.startswith("cache.db-")]  # the database is closed and whole
     assert {"01.ipynb", "04.ipynb", "01.log", "04.log", "cache.db", "manifest.json"} <= {path.name for path in files}
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
