@@ -119,6 +119,18 @@ def test_answers_are_on_disk_before_they_are_used(tmp_path: Path) -> None:
     assert again.asked == ["d", "e"]
 
 
+def test_between_searches_all_answers_are_in_one_file(tmp_path: Path) -> None:
+    """A kernel that is ended with the record open leaves no log beside it, and the file can be copied."""
+    cache = ReplayCache(PayingEngine(), tmp_path / "record")
+    for queries in ("ab", "bc"):
+        cache.search([ask(query) for query in queries])
+        assert len(cache) == ord(queries[1]) - 96
+        (file,) = (tmp_path / "record").iterdir()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
+    assert list(Answers(tmp_path / "copy")) == list(cache.answers)
+
+
 def test_a_killed_process_keeps_what_it_paid_for(tmp_path: Path) -> None:
     code = (
         "class Dying(PayingEngine):\n"

@@ -126,6 +126,11 @@ class Answers:
             found = [self._cache[key] for key in self._cache if isinstance(key, str)]
             yield from sorted(map(Answer.from_row, found), key=lambda a: (a.engine, a.query))
 
+    def close(self) -> None:
+        """Let go of the database, which is one file then, without a log beside it; it is opened again when needed."""
+        with self._problems():
+            self._cache.close()
+
     def get(self, key: str) -> Answer | None:
         """Return the answer at an address, None where there is none."""
         with self._problems():

@@ -57,10 +57,14 @@ class ReplayCache:
         self._take_over()
         if on_paid is not None:
             self._tell(self.answers.untold(account))
+        self.answers.close()
 
     def __len__(self) -> int:
         """Return the number of recorded answers, those of other engines in the same folder included."""
-        return len(self.answers)
+        try:
+            return len(self.answers)
+        finally:
+            self.answers.close()
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return one Retrieval per request, in order; ``cached`` says which were replayed.
@@ -68,6 +72,12 @@ class ReplayCache:
         A query that occurs several times, or is being asked for by another thread or process, is asked once;
         its other rows are replayed.  Raises NotRecorded in mode ``replay`` for queries without an answer.
         """
+        try:
+            return self._search(requests)
+        finally:
+            self.answers.close()
+
+    def _search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         keys = [key_of(self.identity, r.query) for r in requests]
         known = {key: found for key in dict.fromkeys(keys) if (found := self.answers.get(key)) is not None}
         first = {key: row for row, key in reversed([*enumerate(keys)]) if key not in known}
