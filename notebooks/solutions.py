@@ -334,3 +334,44 @@ def check_05_2(bill: float | None) -> None:
 def solution_05_2() -> float:
     """Five plans at 275 dollars."""
     return 1375.0
+
+
+# -- A2 statistics --------------------------------------------------------------------------------
+
+
+def check_a2_1(n_questions: int | None) -> None:
+    """Check from how many equal answers on two methods match within 2 points."""
+    from scipy.stats import t
+
+    if n_questions is None:
+        print("A2.1: not tried yet")
+        return
+    assert n_questions > 1, "one question has no standard error"
+    p = t.sf(0.02 * (n_questions + 2), n_questions - 1)
+    print(f"A2.1: with {n_questions} questions the p of equivalence is {p:.3f}")
+    assert n_questions < 90, "more than needed; each test is one-sided: 1.66 standard errors in the margin, not 1.96"
+    assert n_questions >= 80, "too few: p is above 0.05; the margin must hold 1.66 standard errors of 1 / (n + 2)"
+    print("A2.1: right, 82. That many equal answers without a single exception, only to say that they match")
+
+
+def solution_a2_1() -> int:
+    """0.02 (n + 2) = 1.66, the 95 % quantile of t with 81 degrees of freedom."""
+    return 82
+
+
+def check_a2_2(n_wins: int | None) -> None:
+    """Check how many wins to none one of seven sets needs after Holm's correction."""
+    if n_wins is None:
+        print("A2.2: not tried yet")
+        return
+    print(f"A2.2: {n_wins} wins to none have p = {2 / 2**n_wins:.4f}, times 7 that is {14 / 2**n_wins:.4f}")
+    assert n_wins != 6, "that is enough for one set alone; the smallest of seven p values is multiplied by 7"
+    assert n_wins != 8, "close; B might have been the lucky one, so p has two sides, and 7 * 2 / 256 is above 0.05"
+    assert n_wins >= 9, "too few; solve 7 * 2 / 2^k < 0.05"
+    assert n_wins == 9, "more than needed; solve 7 * 2 / 2^k < 0.05 for the smallest k"
+    print("A2.2: right. Three wins more than for a single set: so much for looking in seven places")
+
+
+def solution_a2_2() -> int:
+    """14 / 2^9 = 0.027, 14 / 2^8 = 0.055."""
+    return 9

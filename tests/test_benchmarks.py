@@ -11,6 +11,7 @@ import pytest
 from zerosearch import artifacts
 
 FOLDER = artifacts.REPO / "benchmarks"
+MACHINE = {"cpu", "date", "commit"}
 STEPS = [
     "scoring", "score_table", "average_table", "comparison_table", "comparison_report", "subset_order", "all"
 ]
@@ -78,3 +79,27 @@ def test_throughput_runs_all_loops_on_the_same_questions(throughput: ModuleType)
     assert len(ids) == 3 and ids[0] == ids[1] == ids[2] and len(ids[0]) == 8
     row = throughput.measured("asynchronous", engine, prompts, 8, 0.0)
     assert row["trajectories"] == 8 and row["decoded_per_useful"] == 1.0 and 0 <= row["idle_share"] <= 1
+
+
+def test_bm25_was_measured_at_every_size_and_beside_its_peer() -> None:
+    table = pd.read_csv(FOLDER / "bm25_scale.csv")
+    sizes = table.query("corpus == 'synthetic'").groupby("n_passages")["work"].agg(list).to_dict()
+    assert sizes == {n: ["build", "open"] for n in (20_000, 200_000, 1_000_000)} and MACHINE <= set(table.columns)
+    real = table.query("corpus == 'real'").set_index("engine")
+    assert set(real["n_passages"]) == {20_411} and list(real.index) == ["bm25", "rank_bm25"]
+    assert (table["queries_per_cpu_second"] > 0).all() and table["peak_mib"].notna().sum() == 6
+
+
+def test_in_the_fault_run_bill_record_and_ledger_agree() -> None:
+    table = pd.read_csv(FOLDER / "fault_run.csv")
+    assert set(table["rate"]) == {0.0, 0.1, 0.25, 0.5} and set(table["kills"]) == {0, 5}
+    assert MACHINE <= set(table.columns)
+    assert (table["answered"] + table["failed"] == table["questions"]).all()
+    assert (table["billed"] == table["recorded"]).all() and (table["answered"] == table["recorded"]).all()
+    paid = table.query("engine == 'serpapi'")
+    assert (paid["ledger_paid"] == paid["billed"]).all()
+    left_alone = table.query("kills == 0")
+    assert (left_alone["sent_twice"] == 0).all()
+    assert (left_alone["longest_seconds"] <= left_alone["deadline_seconds"]).all()
+    kinds = ["busy", "server", "timeout", "deadline", "connection", "malformed"]
+    assert (left_alone[kinds].sum(axis=1) == left_alone["failed"]).all()

@@ -193,6 +193,9 @@ def test_your_own_questions(shared_data: Path, tmp_path: Path) -> None:
     assert sum(q["split"] == "train" for q in questions) == 100  # musique_train.jsonl, and nothing else
     assert sum(q["split"] == "eval" for q in questions) == 1275
     assert sum(1 for _ in (run / "00_micro_world" / "corpus.jsonl").open()) == 20_411
+    manifest = json.loads((run / "00_micro_world" / "manifest.json").read_text())
+    loaded = {source["place"]: source["sha256"] for source in manifest["results"]["sources"]}
+    assert len(loaded) == 8 and len(manifest["inputs"]) == 9 and loaded.items() <= manifest["inputs"].items()
     rows = pd.read_parquet(run / "04_evaluate" / "predictions.parquet")
     assert (rows.groupby(["method", "dataset"]).size() == 20).all() and rows["dataset"].nunique() == 7
     recall = pd.read_csv(run / "00_micro_world" / "retrieval_recall.csv").set_index("dataset")["recall"]

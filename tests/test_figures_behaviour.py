@@ -27,11 +27,14 @@ PREDICTIONS = pd.DataFrame(  # zerosearch: nq 1 and 10, hotpotqa 3 and 30 (two s
     columns=["method", "dataset", "n_searches", "n_tokens"])
 _NO = float("nan")
 CALIBRATION = pd.DataFrame(
-    [("search", "nq", "direct, same policy", 1, 9, 0.0, 0.0, 0.0, 0, 0, 1, 0),
-     ("search", "all", "direct, same policy", 20, 180, 1.0, 0.9, -0.1, 1, 1, 1, 0.1),
-     ("cot", "all", "direct, same policy", 20, 180, 0.0, 0.0, 0.0, 0, 0, 1, 0.1),
-     ("rejection", "all", "direct, untrained policy", 0, 1_200, _NO, 0.5, _NO, _NO, 1, _NO, 0.1),
-     ("zerosearch", "all", "direct, untrained policy", 20, 180, 0.25, 0.95, 0.7, 1, 2, 1, 0.6)],
+    [("search", "nq", "direct, same policy", 1, 9, 0.0, 0.0, 0.0, 0, 0, 1, 0, 1, "wilson", *[_NO] * 6),
+     ("search", "all", "direct, same policy", 20, 180, 1.0, 0.9, -0.1, 1, 1, 1, 0.1, 1, "wilson", 0.84, 1.0, 0.85,
+      0.94, -0.15, 0.07),
+     ("cot", "all", "direct, same policy", 20, 180, 0.0, 0.0, 0.0, 0, 0, 1, 0.1, 1, "wilson", *[_NO] * 6),
+     ("rejection", "all", "direct, untrained policy", 0, 1_200, _NO, 0.5, _NO, _NO, 1, _NO, 0.1, 3, "bootstrap",
+      _NO, _NO, 0.2, 0.8, _NO, _NO),
+     ("zerosearch", "all", "direct, untrained policy", 20, 180, 0.25, 0.95, 0.7, 1, 2, 1, 0.6, 3, "bootstrap",
+      0.05, 0.65, 0.9, 0.98, 0.3, 0.9)],
     columns=CALIBRATION_COLUMNS)
 _SHARES = {  # in the order of OUTCOMES
     ("direct", "nq"): (0.1, 0.0, 0.1, 0.0, 0.8, 0.0, 0.0), ("direct", "hotpotqa"): (0.3, 0.0, 0.1, 0.0, 0.6, 0.0, 0.0),
@@ -149,7 +152,7 @@ def test_calibration_draws_known_hollow_unknown_filled_and_counts_questions():
     assert drawn == [(0, 0, False), (1, 0, True), (1, 1, False), (0.9, 1, True), (0.5, 2, True),
                      (0.25, 3, False), (0.95, 3, True)], "no dot where there is no known question"
     intervals = [list(line.get_xdata()) for line in axes.lines if line.get_linewidth() == 2.2]
-    assert pytest.approx(list(style.wilson(0.25, 20))) in intervals
+    assert intervals == [[0.0, 0.0], [1.0, 1.0], [0.84, 1.0], [0.85, 0.94], [0.2, 0.8], [0.05, 0.65], [0.9, 0.98]]
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["20 / 180", "0 / 1,200", "20 / 180", "questions\nknown / not"]
 
@@ -160,7 +163,14 @@ def test_calibration_says_who_tells_best_who_is_silent_and_who_was_asked():
                              "what it does")
     assert "Never searching: Chain of thought." in _small_print(figure)
     assert "For Rejection sampling, ZeroSearch the untrained policy was asked." in _small_print(figure)
+    mixed = "seeds and questions, of the questions alone (Wilson) after a single training and for shares of 0 or 1."
+    assert mixed in _small_print(figure)
+    trained = CALIBRATION.query("seeds == 3")
+    own = _small_print(figures.search_calibration(trained))
+    assert "95 % interval of training seeds and questions." in own and "Wilson" not in own
+    assert mixed in _small_print(figures.search_calibration(trained.assign(searched_unknown=1.0)))
     always = CALIBRATION.query("method == 'search'")
+    assert "95 % interval (Wilson)." in _small_print(figures.search_calibration(always))
     assert _said(figures.search_calibration(always)).startswith("No method searches more often where it must")
 
 

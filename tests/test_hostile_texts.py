@@ -260,7 +260,7 @@ def test_the_simulator_answers_for_the_longest_question_that_a_policy_can_search
     assert [one.error for one in found] == [None, None] and found[0].n_prompt_tokens > 1_500
 
 
-@pytest.mark.parametrize("script", sorted((artifacts.REPO / "notebooks").glob("0*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("script", sorted((artifacts.REPO / "notebooks").glob("[0A]*.py")), ids=lambda p: p.stem)
 def test_notebooks_print_foreign_texts_through_the_door(script: Path) -> None:
     """``show.say`` makes control characters visible, as ``!r`` does; a plain ``print`` would obey them."""
     foreign = re.compile(r"(\.question|\.text|golden_answers?|_prompt\(|\.transcript)\b(?!!r|\[0\]!r)")

@@ -30,21 +30,20 @@ def test_scores_over_all_seeds(tmp_path: Path) -> None:
     assert lines[4].startswith("| Untuned arm") and "**0.300** [0.200, 0.450]" in lines[4]
 
 
-def test_differences_of_the_arms_and_of_training(tmp_path: Path) -> None:
-    columns = "method_a method_b dataset metric seeds_a seeds_b n difference low high winner"
+def test_verdicts_of_one_method_whichever_way_the_pair_was_compared(tmp_path: Path) -> None:
+    columns = "method_a method_b dataset metric difference low high p p_holm detectable verdict"
     rows = [
-        ("zerosearch", "untuned", "average", "em", 3, 3, 9, 0.31, 0.21, 0.4, "zerosearch"),
-        ("zerosearch", "search-r1", "average", "em", 3, 3, 9, -0.05, -0.12, 0.02, None),
-        ("zerosearch", "forced", "average", "em", 3, 1, 9, 0.5, 0.4, 0.6, "zerosearch"),
-        ("zerosearch", "rag", "average", "em", 3, 1, 9, 0.5, 0.4, 0.6, "zerosearch"),
-        ("zerosearch", "untuned", "nq", "em", 3, 3, 9, 0.9, 0.8, 1.0, "zerosearch"),
-        ("zerosearch", "untuned", "average", "f1", 3, 3, 9, 0.9, 0.8, 1.0, "zerosearch"),
+        ("zerosearch", "untuned", "average", "em", 0.31, 0.21, 0.4, 0.00001, 0.0001, 0.08, "better"),
+        ("search-r1", "zerosearch", "average", "em", 0.05, 0.01, 0.12, 0.02, 0.04, 0.06, "better"),
+        ("zerosearch", "rejection", "average", "em", -0.01, -0.05, 0.04, 0.5, 1.0, 0.07, "undecided"),
+        ("zerosearch", "rag", "nq", "em", 0.5, 0.4, 0.6, 0.001, 0.001, 0.1, "better"),
+        ("search-r1", "untuned", "average", "em", 0.5, 0.4, 0.6, 0.001, 0.001, 0.1, "better"),
     ]
-    write(tmp_path, "04_evaluate-comparisons.csv", columns, rows)
-    assert tables.differences(tmp_path).splitlines()[2:] == [
-        "| `zerosearch` minus `untuned` | +0.310 [+0.210, +0.400] | 3, 3 | zerosearch |",
-        "| `zerosearch` minus `search-r1` | −0.050 [−0.120, +0.020] | 3, 3 | undecided |",
-        "| `zerosearch` minus `forced` | +0.500 [+0.400, +0.600] | 3, 1 | zerosearch |",
+    write(tmp_path, "04_evaluate-verdicts.csv", columns, rows)
+    assert tables.verdicts(tmp_path).splitlines()[2:] == [
+        "| `rejection` | −0.010 [−0.050, +0.040] | 0.500 | 1.000 | 0.070 | undecided |",
+        "| `search-r1` | −0.050 [−0.120, −0.010] | 0.020 | 0.040 | 0.060 | worse |",
+        "| `untuned` | +0.310 [+0.210, +0.400] | below 0.001 | below 0.001 | 0.080 | better |",
     ]
 
 

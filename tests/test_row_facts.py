@@ -7,9 +7,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 from test_statistics import one
 
 from zerosearch.errors import ConfigError, MissingInput
+from zerosearch.evaluation.blocks import UnpairedQuestions
 from zerosearch.evaluation.calibration import CALIBRATION_COLUMNS, search_calibration
 from zerosearch.evaluation.methods import Prediction
 from zerosearch.evaluation.row_facts import (
@@ -199,6 +201,93 @@ def test_all_counts_every_question_once() -> None:
     assert one(table, dataset="all")[["n_known", "n_unknown"]].tolist() == [3, 2]
     popqa = one(table, dataset="popqa")
     assert popqa["n_unknown"] == 0 and np.isnan(popqa["searched_unknown"]) and np.isnan(popqa["gap"])
+
+
+def trained_rows(*searches: list[int], n: int = 1) -> pd.DataFrame:
+    """Four questions, direct knows 0 and 1; a training for each list of searches, asked every question n times."""
+    ids = [f"nq/{i}" for i in range(4 * n)]
+    direct = rows(question_id=ids, em=[1.0, 1.0, 0.0, 0.0] * n, n_searches=0).assign(method="direct", max_searches=0)
+    trainings = [
+        rows(question_id=ids, em=0.0, n_searches=own * n).assign(method="a", seed=k, policy=f"a/seed{k}")
+        for k, own in enumerate(searches)
+    ]
+    return pd.concat([direct, *trainings])
+
+
+def bounds(row: pd.Series, *kinds: str) -> list[float]:
+    return [row[f"{kind}_{end}"] for kind in kinds for end in ("low", "high")]
+
+
+def test_one_training_has_wilsons_interval() -> None:
+    """Two of two: [1 / (1 + z^2 / 2), 1]; one of two: symmetric around a half."""
+    row = one(search_calibration(trained_rows([0, 1, 2, 1])), dataset="nq")
+    z = norm.ppf(0.975)
+    half = z / np.sqrt(2 + z**2) / 2
+    least = 2 / (2 + z**2)
+    assert (row["seeds"], row["interval"]) == (1, "wilson")
+    assert bounds(row, "known", "unknown") == pytest.approx([0.5 - half, 0.5 + half, least, 1.0])
+    # Newcombe: the gap of 0.5, down by both distances at right angles, up by that of the known ones alone
+    assert bounds(row, "gap") == pytest.approx([0.5 - np.hypot(1.0 - least, half), 0.5 + half])
+
+
+def test_trainings_that_differ_are_the_interval() -> None:
+    """One training always searches, the other never: two draws in four mix them, one each takes the same twice."""
+    row = one(search_calibration(trained_rows([1, 1, 1, 1], [0, 0, 0, 0], n=25)), dataset="nq")
+    assert row[["seeds", "interval", "searched_known", "gap"]].tolist() == [2, "bootstrap", 0.5, 0.0]
+    assert bounds(row, "known", "unknown", "gap") == pytest.approx([0, 1, 0, 1, 0, 0])
+    once = one(search_calibration(trained_rows([1, 0, 1, 0], n=50)), dataset="nq")  # as many rows, one training
+    assert row["n_known"] == once["n_known"] and once["known_high"] - once["known_low"] < 0.2
+
+
+def test_draws_of_trainings_and_questions_one_by_one() -> None:
+    """All 4 x 256 equally likely draws; those without a question of the kind say nothing of it."""
+    searches = [[0, 1, 1, 1], [1, 1, 0, 1]]
+    known, cells = np.array([True, True, False, False]), np.array(searches, dtype=float)
+    shares = {kind: [] for kind in ("known", "unknown", "gap")}
+    for trainings, asked in product(product(range(2), repeat=2), product(range(4), repeat=4)):
+        drawn, of_known = cells[np.ix_(trainings, asked)].mean(axis=0), known[list(asked)]
+        own = [drawn[mask].mean() if mask.any() else np.nan for mask in (of_known, ~of_known)]
+        for kind, share in zip(shares, (*own, own[1] - own[0]), strict=True):
+            shares[kind].append(share)
+    expected = [float(x) for kind in shares for x in np.nanquantile(shares[kind], [0.025, 0.975])]
+    table = search_calibration(trained_rows(*searches), n_resamples=20_000)
+    for dataset in ("nq", "all"):
+        assert bounds(one(table, dataset=dataset), *shares) == pytest.approx(expected, abs=0.02)
+    assert np.isnan(shares["known"]).sum() == 4 * 16  # a draw in sixteen has unknown questions only
+
+
+def test_trainings_that_always_search_are_not_certain_to() -> None:
+    """All rows agree, and a bootstrap of them has no width: Wilson's over 50 and 50 questions, not over 150 rows."""
+    row = one(search_calibration(trained_rows(*[[1, 1, 1, 1]] * 3, n=25)), dataset="all")
+    least = 50 / (50 + norm.ppf(0.975) ** 2)
+    assert (row["n_known"], row["seeds"], row["interval"]) == (150, 3, "bootstrap")
+    assert bounds(row, "known", "unknown") == pytest.approx([least, 1.0, least, 1.0])
+    assert bounds(row, "gap") == pytest.approx([least - 1.0, 1.0 - least])
+    # only the unknown ones agree: their bounds are Wilson's, the others' and those of the gap are drawn
+    row = one(search_calibration(trained_rows([1, 1, 1, 1], [0, 0, 1, 1], n=25)), dataset="all")
+    assert bounds(row, "known", "unknown", "gap") == pytest.approx([0.0, 1.0, least, 1.0, 0.0, 1.0])
+
+
+def test_trainings_have_the_same_interval_whatever_the_order_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    table = trained_rows(*rng.integers(0, 2, (3, 4)).tolist(), n=10)
+    other = table.assign(dataset="popqa", question_id="p" + table["question_id"])
+    table = pd.concat([table, other])
+    shuffled = table.sample(frac=1.0, random_state=1)
+    first, second = (search_calibration(t, 200).sort_values("dataset", ignore_index=True) for t in (table, shuffled))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_kind_without_questions_has_no_interval() -> None:
+    for searches in ([[1, 1, 1, 1]], [[1, 1, 1, 1], [0, 0, 0, 0]]):
+        table = trained_rows(*searches)
+        row = one(search_calibration(table.assign(em=0.0)), dataset="all")
+        assert np.isnan(bounds(row, "known", "gap")).all() and np.isfinite(bounds(row, "unknown")).all()
+
+
+def test_trainings_must_have_answered_the_same_questions() -> None:
+    with pytest.raises(UnpairedQuestions, match="same 4 questions for every method and seed"):
+        search_calibration(trained_rows([1, 1, 1, 1], [0, 0, 0, 0]).iloc[:-1])
 
 
 def test_calibration_refuses_what_it_cannot_know() -> None:

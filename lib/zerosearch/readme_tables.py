@@ -12,8 +12,6 @@ from typing import Any, Mapping
 
 import pandas as pd
 
-from zerosearch.training.arms import ARMS
-
 LABELS = {
     "direct": "Direct answer", "cot": "Chain of thought", "rag": "RAG (one search for the question)",
     "search": "Untrained policy with search", "forced": "Untrained policy, forced to search",
@@ -62,17 +60,32 @@ def _score(table: pd.DataFrame, dataset: str, metric: str, *, spread: bool = Fal
     return f"**{row['value']:.3f}** [{row['low']:.3f}, {row['high']:.3f}]" if spread else f"{row['value']:.3f}"
 
 
-def differences(folder: Path) -> str:
-    """Return the table of paired differences of average EM: between the arms, and to the forced base."""
-    table = _read(folder / "04_evaluate-comparisons.csv")
-    table = table[(table["dataset"] == "average") & (table["metric"] == "em") & table["method_a"].isin(ARMS)]
-    table = table[table["method_b"].isin([*ARMS, "forced"])]
-    lines = ["| difference of average EM | value, 95 % interval | seeds | ahead |", "|---|---:|---:|---|"]
-    for row in table.fillna({"winner": "undecided"}).itertuples():
-        text = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "−")
-        pair = f"`{row.method_a}` minus `{row.method_b}`"
-        lines.append(f"| {pair} | {text} | {row.seeds_a}, {row.seeds_b} | {row.winner} |")
+def verdicts(folder: Path, method: str = "zerosearch") -> str:
+    """Return the table of one method against every other: difference of average EM, corrected p, verdict."""
+    table = _read(folder / "04_evaluate-verdicts.csv")
+    table = table[(table["dataset"] == "average") & (table["metric"] == "em")]
+    lines = [
+        f"| `{method}` minus | difference of average EM | p | p after Holm | detectable | verdict |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for name in LABELS:
+        own = table[table["method_a"].eq(method) & table["method_b"].eq(name)]
+        other = table[table["method_a"].eq(name) & table["method_b"].eq(method)]
+        for row, sign in [*((r, 1) for r in own.itertuples()), *((r, -1) for r in other.itertuples())]:
+            low, high = sorted((sign * row.low, sign * row.high))
+            text = f"{sign * row.difference:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+            verdict = _turned(row.verdict) if sign < 0 else row.verdict
+            chances = f"{_chance(row.p)} | {_chance(row.p_holm)}"
+            lines.append(f"| `{name}` | {text} | {chances} | {row.detectable:.3f} | {verdict} |")
     return "\n".join(lines)
+
+
+def _chance(p: float) -> str:
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _turned(verdict: str) -> str:
+    return {"better": "worse", "worse": "better"}.get(verdict, verdict)
 
 
 def conditions(folder: Path) -> str:

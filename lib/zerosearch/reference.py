@@ -23,6 +23,7 @@ from zerosearch.errors import MissingInput, WorkbookError
 README = artifacts.REPO / "README.md"
 REFERENCE = artifacts.REPO / "outputs" / "reference"
 MADE_BY = "made_by.json"
+SHOWN = ("full_table", "laptop", "smoke")  # references that the README shows
 SCORE_COLUMNS = ["method", "dataset", "seed", "metric", "value", "n", "low", "high"]
 
 
@@ -144,14 +145,15 @@ def blocks() -> dict[str, str]:
     """Return every block of the README that comes from the committed reference or the shipped models."""
     from zerosearch.microworld import models  # brings torch, which nothing else here needs
 
-    laptop, smoke, shipped = REFERENCE / "laptop", REFERENCE / "smoke", models.manifest()
+    full, laptop, smoke = (REFERENCE / name for name in SHOWN)
+    shipped = models.manifest()
     return {
         "world-card": readme_tables.card(shipped), "world-sentinels": readme_tables.sentinels(shipped),
         "world-models": readme_tables.zoo(shipped),
-        "laptop-scores": readme_tables.scores(laptop), "laptop-differences": readme_tables.differences(laptop),
-        "laptop-conditions": readme_tables.conditions(laptop), "laptop-freshness": readme_tables.freshness(laptop),
-        "laptop-times": readme_tables.times(laptop),
-        "smoke-scores": readme_tables.scores(smoke), "smoke-times": readme_tables.times(smoke),
+        "full-scores": readme_tables.scores(full), "full-verdicts": readme_tables.verdicts(full),
+        "full-conditions": readme_tables.conditions(full),
+        "laptop-freshness": readme_tables.freshness(laptop),
+        "laptop-times": readme_tables.times(laptop), "smoke-times": readme_tables.times(smoke),
     }
 
 
@@ -162,7 +164,7 @@ def main(arguments: list[str]) -> int:
             print("usage: python -m zerosearch.reference RUN   (a finished run below outputs/)")
             return 0 if arguments in (["--help"], ["-h"]) else 2
         print("published to", publish(arguments[0]))
-        if all((REFERENCE / name / "scores.csv").is_file() for name in ("laptop", "smoke")):
+        if all((REFERENCE / name / "scores.csv").is_file() for name in SHOWN):
             files.write_atomic(README, fill(README.read_text(encoding="utf-8"), blocks()))
     except WorkbookError as error:
         print(error, file=sys.stderr)

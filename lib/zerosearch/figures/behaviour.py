@@ -21,7 +21,7 @@ from zerosearch.figures.point_names import name_points
 from zerosearch.figures.scores import average_scores
 from zerosearch.figures.style import (
     BLACK, BLUE, GREEN, GREY, INK, INTERVAL, LIGHT, LOOKS, ORANGE, PURPLE, SKY, count_span, frame,
-    in_order, look, need, percent, quiet, styled, whisker, wilson,
+    in_order, look, need, percent, quiet, styled, whisker,
 )
 
 STAGE = "04"
@@ -31,7 +31,10 @@ _DASHES = ("-", "--", ":")
 ALL = "all"  # the row of ``search_calibration`` that holds all sets
 _ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.3}  # a legend over its axes
 _LOGARITHMIC = 20.0  # the tokens' axis is logarithmic where the largest is more than this times the smallest
-_CALIBRATION_COLUMNS = ["method", "dataset", "n_known", "n_unknown", "searched_known", "searched_unknown"]
+_CALIBRATION_COLUMNS = [
+    "method", "dataset", "n_known", "n_unknown", "searched_known", "searched_unknown", "seeds", "known_low",
+    "known_high", "unknown_low", "unknown_high",
+]
 OUTCOME_LOOKS = {  # colour and hatch, in the order drawn
     "right": (GREEN, ""), "no search": (LIGHT, ""), "wrong query": (SKY, "//"), "missed in passages": (BLUE, ""),
     "misread": (ORANGE, "\\\\"), "format": (PURPLE, "//"), "engine failed": (BLACK, ""),
@@ -123,8 +126,8 @@ def search_calibration(table: pd.DataFrame) -> Figure:
     """Draw how often each method searched, for questions it could answer without a search and for the others.
 
     table: ``evaluation.calibration.search_calibration``: method, dataset, n_known, n_unknown (rows),
-    searched_known, searched_unknown (shares); the rows of all sets together are drawn.  Methods that never
-    searched are named in the subtitle.  Intervals: Wilson.
+    searched_known, searched_unknown (shares) with known_low, known_high, unknown_low, unknown_high, seeds; the
+    rows of all sets together are drawn.  Methods that never searched are named in the subtitle.
     """
     need(table, _CALIBRATION_COLUMNS, "search_calibration", STAGE)
     whole = need(table[table["dataset"] == ALL], ["method"], f"search_calibration (data set {ALL!r})", STAGE)
@@ -134,7 +137,7 @@ def search_calibration(table: pd.DataFrame) -> Figure:
     silent = [look(method).label for method in whole.loc[~searched, "method"]]
     figure, grid = frame(
         9.2, 1.4 + 0.42 * len(methods), _calibration_finding(drawn.loc[methods]),
-        f"Share of questions with a search; bars: {INTERVAL} (Wilson)."
+        f"Share of questions with a search; bars: {_calibration_interval(drawn)}."
         + (f" Never searching: {', '.join(silent)}." if silent else ""), note=_calibration_note(drawn),
     )
     axes = grid[0, 0]
@@ -154,9 +157,18 @@ def search_calibration(table: pd.DataFrame) -> Figure:
 
 
 def _share(own: pd.Series, kind: str) -> tuple[float, float, float]:
-    """Return the share of the known or unknown questions with a search, and its interval; NaN without any."""
-    share, n = float(own[f"searched_{kind}"]), int(own[f"n_{kind}"])
-    return (share, *wilson(share, n)) if n else (math.nan, math.nan, math.nan)
+    """Return the share of the known or unknown questions with a search, and its bounds; NaN without any."""
+    return float(own[f"searched_{kind}"]), float(own[f"{kind}_low"]), float(own[f"{kind}_high"])
+
+
+def _calibration_interval(drawn: pd.DataFrame) -> str:
+    """Say which luck the intervals hold."""
+    if (drawn["seeds"] < 2).all():
+        return f"{INTERVAL} (Wilson)"
+    always = drawn[["searched_known", "searched_unknown"]].isin([0.0, 1.0]).any(axis=1)
+    alone = ((drawn["seeds"] < 2) | always).any()
+    limit = ", of the questions alone (Wilson) after a single training and for shares of 0 or 1" if alone else ""
+    return f"{INTERVAL} of training seeds and questions{limit}"
 
 
 def _pair(
@@ -190,7 +202,7 @@ def _calibration_finding(drawn: pd.DataFrame) -> str:
 def _calibration_note(drawn: pd.DataFrame) -> str:
     """Say who was asked what is known, and what the numbers of questions count."""
     text = ("Questions: those that a direct answer, without a search, gets right / the others; with several training "
-            "seeds each counts once a seed, and the interval is then too narrow.")
+            "seeds each counts once a seed.")
     borrowed = drawn.index[drawn["known_from"].str.contains("untrained")] if "known_from" in drawn else []
     names = ", ".join(look(method).short for method in borrowed)
     return text + (f" For {names} the untrained policy was asked." if names else "")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Sequence
 
 from zerosearch import seeds
-from zerosearch.retrievers.base import Retriever, check_rows
+from zerosearch.retrievers.base import Retriever, check_rows, served_model
 from zerosearch.retrievers.simulator import SimulatorRetriever
 from zerosearch.schema import Retrieval, SearchRequest
 
@@ -31,7 +31,8 @@ class SharedSimulator:
 
     def __init__(self, simulator: SimulatorRetriever, retriever: Retriever | None = None):
         self._simulator, self._retriever = simulator, retriever or simulator
-        self.name = self._retriever.name
+        self.name, self.served_model = simulator.name, served_model(simulator)
+        self.prompt_version = simulator.prompt_version
         self.n_sent = self.n_shared = 0
         self._lock = threading.Lock()
         self._answers: dict[_Key, Future[Retrieval]] = {}
