@@ -171,6 +171,16 @@ def test_an_engine_that_has_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> No
     assert checks.engine_problems(profiles.load("smoke", values), artifacts.STAGES) == []
 
 
+def test_vllm_is_looked_for_before_the_run() -> None:
+    """This environment has none: tests_vllm run a chain in one that has."""
+    wanted = profiles.load("smoke", {"01.engine": "vllm", "04.engine": "vllm"})
+    (problem,) = checks.text_engine_problems(wanted, artifacts.STAGES)
+    assert problem.startswith("01.engine, 04.engine vllm: expected the package vllm, found none; on a GPU")
+    assert '`"$(scripts/prepare_vllm.sh)" -m zerosearch.cli` in place of `./run_all.sh`' in problem
+    assert checks.text_engine_problems(wanted, ["02", "03"]) == []
+    assert checks.text_engine_problems(profiles.load("smoke", {}), artifacts.STAGES) == []
+
+
 def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.notebook_problems() == []
     monkeypatch.setenv("ZEROSEARCH_NOTEBOOKS", str(tmp_path))

@@ -17,7 +17,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from zerosearch import artifacts, files, model_files
-from zerosearch.environment import installed_version
+from zerosearch.environment import installed_version, vllm_problem
 from zerosearch.errors import WorkbookError, did_you_mean
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
@@ -242,6 +242,13 @@ def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
         lacks = f"the extra 'dense', found no {' and no '.join(absent)}; install it with `{DENSE_INSTALL}`"
     other = f"or use another engine, e.g. --set {stage}.retriever=bm25"
     return [f"{stage}.retriever {name}: expected {lacks}, {other}"] if lacks else []
+
+
+def text_engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return the stages that are to generate text with vLLM where vLLM is not installed."""
+    asking = [f"{stage}.engine" for stage in stages if settings.stage(stage).get("engine") == "vllm"]
+    problem = vllm_problem() if asking else None
+    return [f"{', '.join(asking)} vllm: {problem}"] if problem else []
 
 
 def price_book_problems(price_book: str) -> list[str]:

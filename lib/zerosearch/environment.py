@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -43,6 +44,16 @@ def installed_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def vllm_problem() -> str | None:
+    """Return what the engine vllm lacks here, with the commands that mend it; None where vLLM is installed."""
+    if importlib.util.find_spec("vllm") is not None:
+        return None
+    return (
+        "expected the package vllm, found none; on a GPU install it with `ZEROSEARCH_EXTRAS=gpu ./run_all.sh`, on a CPU "
+        "run `\"$(scripts/prepare_vllm.sh)\" -m zerosearch.cli` in place of `./run_all.sh`, with the same options"
+    )
 
 
 def machine() -> dict[str, Any]:

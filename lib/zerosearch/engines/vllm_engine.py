@@ -13,7 +13,6 @@ off by more than 1), so an engine is made for one set of weights and closed.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import random
 import sys
@@ -30,6 +29,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest
 from zerosearch.engines.stopping import StopRule, end_ids
+from zerosearch.environment import vllm_problem
 from zerosearch.errors import BadInput, ConfigError, NotReady
 from zerosearch.prompts import STOP_STRINGS
 
@@ -44,11 +44,8 @@ _ENVIRONMENT = {  # what vLLM reads when it is imported; values that are already
 
 def require_vllm() -> None:
     """Raise NotReady where vLLM is not installed."""
-    if importlib.util.find_spec("vllm") is None:
-        raise NotReady(
-            "engine vllm: expected the package vllm, found none; on a GPU install it with `ZEROSEARCH_EXTRAS=gpu "
-            "./run_all.sh`, on a CPU run `\"$(scripts/prepare_vllm.sh)\" -m zerosearch.cli` in place of `./run_all.sh`"
-        )
+    if (problem := vllm_problem()) is not None:
+        raise NotReady(f"engine vllm: {problem}")
 
 
 @dataclass(slots=True)
