@@ -56,6 +56,7 @@ max_observation_tokens: int = 160  # tokens of retrieved text per turn (publishe
 save_every: int = 15  # steps between checkpoints
 share_passages_in_group: bool = False  # identical simulator requests of a group are sent once
 correction: str = "none"  # of differences between sampler and trainer: none, token or sequence
+rollout_engine: str = "transformers"  # what writes the trajectories: transformers, or on a GPU vllm
 
 # %%
 from dataclasses import fields
@@ -67,7 +68,7 @@ from IPython.display import Markdown, display
 
 from zerosearch import artifacts, display as show, explorer, explorer_records, figures
 from zerosearch.curriculum import Curriculum, mean_rise
-from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.labels import table_to_pairs
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
@@ -110,7 +111,7 @@ print(f"this run: {chosen.label}, seed {seed}; files go to {stage.dir.name} of {
 questions = [q for q in read_questions(stage.require("00", "questions.jsonl")) if q.split == "train"]
 policy, tokenizer = models.load(policy_model)
 prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-engine = TransformersEngine(policy, tokenizer)
+engine = open_text_engine(rollout_engine, policy, tokenizer, rollout_engine)
 one = questions[0]
 print(f"{len(questions):,} training questions, e.g. {one.question!r} -> {one.golden_answers[0]!r}")
 print(f"policy: {policy.num_parameters():,} parameters, vocabulary of {len(tokenizer):,} tokens")

@@ -178,6 +178,8 @@ def test_vllm_is_looked_for_before_the_run() -> None:
     assert problem.startswith("01.engine, 04.engine vllm: expected the package vllm, found none; on a GPU")
     assert '`"$(scripts/prepare_vllm.sh)" -m zerosearch.cli` in place of `./run_all.sh`' in problem
     assert checks.text_engine_problems(wanted, ["02", "03"]) == []
+    training = profiles.load("smoke", {"03.rollout_engine": "vllm"})
+    assert "vLLM's CPU backend cannot take the weights" in checks.text_engine_problems(training, ["03"])[1]
     assert checks.text_engine_problems(profiles.load("smoke", {}), artifacts.STAGES) == []
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zerosearch.errors import ConfigError
-from zerosearch.training.correction import Correction, check_sampler, importance_weights
+from zerosearch.training.correction import Correction, importance_weights
 from zerosearch.training.objective import policy_loss
 
 LN2, LN3 = math.log(2.0), math.log(3.0)
@@ -74,17 +74,3 @@ def test_wrong_corrections() -> None:
         Correction("tokens")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cap of at least 1, found 0.5"):
         Correction("token", 0.5)
-
-
-class Sampler:
-    top_p, holds_a_copy = 1.0, False
-
-
-def test_engines_that_cannot_train_are_refused() -> None:
-    check_sampler(Sampler())
-    cut, copied = Sampler(), Sampler()
-    cut.top_p, copied.holds_a_copy = 0.95, True
-    with pytest.raises(ConfigError, match="found top_p 0.95"):
-        check_sampler(cut)
-    with pytest.raises(ConfigError, match="cannot take new weights"):
-        check_sampler(copied)

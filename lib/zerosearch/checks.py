@@ -245,10 +245,19 @@ def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def text_engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
-    """Return the stages that are to generate text with vLLM where vLLM is not installed."""
-    asking = [f"{stage}.engine" for stage in stages if settings.stage(stage).get("engine") == "vllm"]
+    """Return what stages that are to generate text with vLLM lack: the package, and for training a GPU."""
+    asking = [
+        f"{stage}.{name}" for stage in stages for name in ("engine", "rollout_engine")
+        if settings.stage(stage).get(name) == "vllm"
+    ]
     problem = vllm_problem() if asking else None
-    return [f"{', '.join(asking)} vllm: {problem}"] if problem else []
+    problems = [f"{', '.join(asking)} vllm: {problem}"] if problem else []
+    if "03.rollout_engine" in asking and not gpu_count():
+        problems.append(
+            "03.rollout_engine vllm: expected an NVIDIA GPU, since vLLM's CPU backend cannot take the weights of an "
+            "update, found none; train with --set 03.rollout_engine=transformers"
+        )
+    return problems
 
 
 def price_book_problems(price_book: str) -> list[str]:

@@ -7,7 +7,8 @@ the same distribution.  Nothing is cut from that distribution (no top-k, no top-
 that a model folder brings are not read.
 
 On its CPU backend weights cannot be changed after loading (the packed copies stay stale, and log-probs are
-off by more than 1), so an engine is made for one set of weights and closed.
+off by more than 1), so an engine is made for one set of weights and closed.  On a GPU it shares the device with
+the trained model: it takes a part of the memory, sleeps during the update and takes the new weights after it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest
 from zerosearch.engines.stopping import StopRule, end_ids
@@ -36,6 +37,9 @@ from zerosearch.prompts import STOP_STRINGS
 CPU_BLOCK_TOKENS = 32  # tokens per block of the prefix cache: vLLM's 128 on CPU is longer than most of our turns
 CPU_STEP_TOKENS = 8192  # tokens of one step, at least
 CPU_HEAD_SIZES = frozenset((32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512))  # of vLLM's attention on a CPU
+_GPU_OPTIONS = {  # memory is shared with the model of the trainer, and with a simulator
+    "gpu_memory_utilization": 0.4, "enable_sleep_mode": True,
+}
 _ENVIRONMENT = {  # what vLLM reads when it is imported; values that are already set are kept
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -80,6 +84,7 @@ class VllmEngine:
         self._rule = StopRule(tokenizer, stop_strings, end_ids(config, _generation_config(folder), tokenizer))
         self._lock, self._open, self._serial = threading.RLock(), dict[str, _Open](), 0
         self._finished: dict[Hashable, Generation] = {}
+        self._asleep = False
         longest = getattr(config, "max_position_embeddings", 0)
         self._engine = _load(folder, max_batch, dtype, cache_mib, longest)
         self._longest = self._engine.model_config.max_model_len
@@ -119,6 +124,36 @@ class VllmEngine:
         """Forget what was computed for earlier conversations, so that the next batch starts as the first did."""
         with self._lock:
             self._engine.reset_prefix_cache()
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether ``take_weights`` works here: on a GPU.  On a CPU the packed copies would stay as they are."""
+        return torch.cuda.is_available()
+
+    def take_weights(self, model: PreTrainedModel) -> None:
+        """Wake up and copy the model's present weights in, name by name as TRL's colocated engine does.
+
+        ConfigError on a CPU.  Not yet measured on a GPU.
+        """
+        if not self.takes_weights:
+            raise ConfigError(
+                f"model {self.name!r}: expected a GPU, since vLLM's CPU backend cannot take new weights, found none; "
+                "open another engine over the changed model, or use the engine transformers"
+            )
+        with self._lock:
+            if self._asleep:
+                self._engine.wake_up()
+            self._asleep = False
+            weights = [(name, parameter.detach()) for name, parameter in model.named_parameters()]
+            self._engine.apply_model(lambda inside: inside.load_weights(weights))
+            self._engine.reset_prefix_cache()
+
+    def sleep(self) -> None:
+        """Give the GPU's memory back until ``take_weights``; nothing on a CPU.  Not yet measured on a GPU."""
+        with self._lock:
+            if self.takes_weights and not self._asleep:
+                self._engine.sleep(level=1)
+                self._asleep = True
 
     def close(self) -> None:
         """Free the model's memory; the engine cannot be used after it."""
@@ -203,11 +238,11 @@ def _load(folder: str | Path, max_batch: int, dtype: str, cache_mib: int, longes
         from vllm import EngineArgs, LLMEngine
 
         on_cpu = not torch.cuda.is_available()
-        only_cpu = _cpu_options(cache_mib, longest) if on_cpu else {}
+        device = _cpu_options(cache_mib, longest) if on_cpu else _GPU_OPTIONS
         return LLMEngine.from_engine_args(EngineArgs(
             model=str(folder), skip_tokenizer_init=True, dtype=dtype, enforce_eager=on_cpu, max_num_seqs=max_batch,
             enable_prefix_caching=True, generation_config="vllm", logprobs_mode="processed_logprobs",
-            disable_log_stats=True, **only_cpu,
+            disable_log_stats=True, **device,
         ))
 
 

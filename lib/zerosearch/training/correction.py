@@ -18,7 +18,6 @@ from typing import Literal, get_args
 
 import torch
 
-from zerosearch.engines.base import Engine
 from zerosearch.errors import ConfigError, unknown_name
 
 CorrectionKind = Literal["none", "token", "sequence"]
@@ -53,21 +52,3 @@ def importance_weights(
         return torch.where(ratio <= correction.cap, ratio, torch.zeros_like(ratio))
     ratio = difference.exp()
     return ratio.clamp_max(correction.cap) if correction.kind == "token" else ratio
-
-
-def check_sampler(engine: Engine) -> None:
-    """Raise ConfigError for an engine that a policy cannot be trained with.
-
-    Its log-probs must be those of the whole distribution, and it must write with the policy's present weights.
-    """
-    if getattr(engine, "top_p", 1.0) < 1.0:
-        raise ConfigError(
-            f"policy training: expected an engine that samples from the whole distribution, found top_p "
-            f"{engine.top_p}; set it to 1.0, since the trainer's log-probs are those of the whole distribution"
-        )
-    if getattr(engine, "holds_a_copy", False):
-        raise ConfigError(
-            f"policy training: expected an engine whose weights follow the updates, found {type(engine).__name__}, "
-            "which has a copy of them (vLLM's CPU backend cannot take new weights: its packed ones stay); train with "
-            "the engine transformers, and collect and evaluate with --set 01.engine=vllm --set 04.engine=vllm"
-        )

@@ -29,14 +29,15 @@ from zerosearch.ledger import PAID, step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries, served_model
 from zerosearch.retrievers.by_policy import SELF
-from zerosearch.rollout import RolloutSettings, rollout, trajectories_to_table
+from zerosearch.rollout import RolloutSettings, trajectories_to_table
+from zerosearch.rollout_async import roll_out
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
 from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
 from zerosearch.training import checkpoints
 from zerosearch.training.asking import Asking
-from zerosearch.training.correction import check_sampler
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
+from zerosearch.training.sampler import check_sampler, follow, rest
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
 
 METRICS, TRAJECTORIES = "metrics.jsonl", "trajectories.parquet"
@@ -84,7 +85,7 @@ def train_policy(
         "identity": dict(identity or {}),
     }
     run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
-    run.engine = training_engine(engine, policy_model, tokenizer)
+    run.engine, run.policy = training_engine(engine, policy_model, tokenizer), policy_model
     run.device = policy_model.device.type
     trainer = PolicyTrainer(
         policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
@@ -97,6 +98,7 @@ def train_policy(
     with checkpoints.under_training(policy_model):
         trainer.train_from(found, settings.steps)
     policy_model.eval()
+    follow(run.engine, policy_model)
     run.join_trajectories()
     return run.table()
 
@@ -149,6 +151,7 @@ class PolicyRun:
     engine: Engine
     trainer: UpdatesTimed
     device: str
+    policy: PreTrainedModel
 
     def __init__(
         self, stage: Stage, settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
@@ -174,7 +177,9 @@ class PolicyRun:
         self._started = time.perf_counter()
         noise = self.curriculum.noise(slots[0].step)
         requests = [self.asking.request(self.prompts, s.question, s.step, s.sample, noise) for s in slots]
-        trajectories = rollout(requests, self.engine, self.retriever, self.prompts, self.rollout_settings)
+        follow(self.engine, self.policy)
+        trajectories = roll_out(requests, self.engine, self.retriever, self.prompts, self.rollout_settings)
+        rest(self.engine)
         self._rollout_seconds = time.perf_counter() - self._started
         return ScoredBatch(score_trajectories(trajectories, self.settings.reward), noise)
 

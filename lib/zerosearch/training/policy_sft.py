@@ -43,6 +43,7 @@ from zerosearch.training.policy_trainer import (
     RLSettings, ScoredBatch, Slot, StepReport, accumulate, question_order, short_rise,
 )
 from zerosearch.training.simulator_sft import SFTSettings, sft_arguments
+from zerosearch.training.sampler import follow
 from zerosearch.training.step_metrics import TimedRetriever, rollout_metrics
 
 KEPT_PER_QUESTION = 2  # right trajectories of one question that rejection sampling learns from, at most
@@ -229,7 +230,7 @@ def _supervise(
         ),
         "lessons": hashlib.sha256(repr(learned).encode()).hexdigest(), "identity": dict(identity or {}),
     }
-    run.device = model.device.type
+    run.device, run.policy = model.device.type, model
     trainer = SupervisedTrainer(model, tokenizer, lessons, settings, folder, probe, run.on_step, fingerprint)
     run.trainer = trainer
     found = checkpoints.resume_point(folder, fingerprint)
@@ -237,5 +238,6 @@ def _supervise(
     with checkpoints.under_training(model):
         trainer.train_from(found, settings.steps)
     model.eval()
+    follow(run.engine, model)
     run.join_trajectories()
     return run.table()

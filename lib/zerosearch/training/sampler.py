@@ -1,0 +1,42 @@
+"""What an engine must be for a policy to be trained with it, and how it keeps up with the updates.
+
+An engine over the trained model itself writes with its present weights anyway.  One that holds a copy of them
+(vLLM) is handed the present ones before every step's rollouts, or is refused where it cannot take them.
+"""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from zerosearch.engines.base import Engine
+from zerosearch.errors import ConfigError
+
+
+def check_sampler(engine: Engine) -> None:
+    """Raise ConfigError for an engine that a policy cannot be trained with.
+
+    Its log-probs must be those of the whole distribution, and it must write with the policy's present weights.
+    """
+    if getattr(engine, "top_p", 1.0) < 1.0:
+        raise ConfigError(
+            f"policy training: expected an engine that samples from the whole distribution, found top_p "
+            f"{engine.top_p}; set it to 1.0, since the trainer's log-probs are those of the whole distribution"
+        )
+    if getattr(engine, "holds_a_copy", False) and not getattr(engine, "takes_weights", False):
+        raise ConfigError(
+            f"policy training: expected an engine whose weights follow the updates, found {type(engine).__name__}, "
+            "which has a copy of them (vLLM's CPU backend cannot take new weights: its packed ones stay); train with "
+            "--set 03.rollout_engine=transformers, and collect and evaluate with --set 01.engine=vllm --set 04.engine=vllm"
+        )
+
+
+def follow(engine: Engine, model: PreTrainedModel) -> None:
+    """Let an engine that holds a copy of the weights have the model's present ones."""
+    if getattr(engine, "holds_a_copy", False):
+        engine.take_weights(model)
+
+
+def rest(engine: Engine) -> None:
+    """Let an engine that can sleep give its GPU memory to the update; ``follow`` wakes it."""
+    if getattr(engine, "holds_a_copy", False):
+        engine.sleep()
