@@ -34,11 +34,12 @@ threads: int = 1  # CPU threads of this notebook
 arm: str = "zerosearch"  # zerosearch (simulator, curriculum), search-r1 (real engine, no noise) or untuned
 policy_model: str = "micro/llama-base"  # base policy, also the reference of the KL
 simulator_model: str = "micro/simulator-medium"  # what the arm "untuned" searches
-simulator_url: str = ""  # server that simulates searches instead, e.g. http://localhost:6001/v1, empty for none
+simulator_url: str = ""  # server that simulates searches instead, e.g. http://localhost:6001/v1 (several: with commas)
 simulator_name: str = ""  # the model's name on that server (published: the tuned Qwen2.5-14B)
 simulator_protocol: str = "chat"  # how it is asked: chat (published code) or completions
 simulator_key_variable: str = "SIMULATOR_API_KEY"  # environment variable with its key
 simulator_workers: int = 16  # requests under way at once
+simulator_replicas: int = 0  # vLLM servers started for the simulator, 0 for a model in this process
 steps: int = 12  # optimiser updates (paper: 200)
 questions_per_step: int = 32  # questions per update (paper: 64)
 group_size: int = 8  # trajectories per question (paper: 5)
@@ -215,6 +216,7 @@ print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.toli
 # `zerosearch` asks the simulator that notebook 02 tuned; `search-r1` asks BM25 over the corpus; `untuned` asks
 # the simulator's base and does not wait for notebook 02. With `simulator_url` a model on a server writes the
 # passages instead, asked in the same words: a published simulator, or the one of notebook 02 on its own GPU.
+# With `simulator_replicas` this notebook starts such servers itself; they end with it.
 
 # %%
 passages = read_corpus(stage.require("00", "corpus.jsonl"))
@@ -227,7 +229,7 @@ pairs = table_to_pairs(pd.read_parquet(stage.require("01", "pairs.parquet"))) if
 retriever = arm_setup.open_retriever(
     chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator, pairs=pairs,
     policy=(engine, prompts), temperature=temperature, max_new_tokens=max_observation_tokens, served=served,
-    share_passages_in_group=share_passages_in_group,
+    share_passages_in_group=share_passages_in_group, replicas=simulator_replicas, log=stage.path("server.log"),
 )
 curriculum = arm_setup.open_curriculum(chosen, steps, noise_start, noise_end, noise_base)
 print(f"{chosen.label} searches {retriever.name!r}; noise at the last step: {curriculum.noise(steps):.2f}")

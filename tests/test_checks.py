@@ -139,6 +139,8 @@ def test_servers_are_looked_at_before_anything_runs() -> None:
     assert len(problems) == 3 and problems[0].startswith("01.judge_url: expected an address such as http://localhost")
     assert "01.judge_model: expected the name of the model" in problems[1] and "--set 03.simulator_name=NAME" in problems[2]
     assert len(checks.server_problems(profiles.load("smoke", wrong), ["03", "04"])) == 1
+    several = {"03.simulator_url": "http://localhost:6001/v1, localhost:6002/v1", "03.simulator_name": "m"}
+    assert "localhost:6002/v1" in checks.server_problems(profiles.load("smoke", several), ["03"])[0]
     right = {"01.judge_url": "http://localhost:8000/v1", "01.judge_model": "m"}
     assert checks.server_problems(profiles.load("smoke", right), artifacts.STAGES) == []
 
@@ -175,9 +177,11 @@ def test_vllm_is_looked_for_before_the_run() -> None:
     """This environment has none: tests_vllm run a chain in one that has."""
     wanted = profiles.load("smoke", {"01.engine": "vllm", "04.engine": "vllm"})
     (problem,) = checks.text_engine_problems(wanted, artifacts.STAGES)
-    assert problem.startswith("01.engine, 04.engine vllm: expected the package vllm, found none; on a GPU")
+    assert problem.startswith("01.engine vllm, 04.engine vllm: expected the package vllm, found none; on a GPU")
     assert '`"$(scripts/prepare_vllm.sh)" -m zerosearch.cli` in place of `./run_all.sh`' in problem
     assert checks.text_engine_problems(wanted, ["02", "03"]) == []
+    served = checks.text_engine_problems(profiles.load("smoke", {"03.simulator_replicas": 2}), ["03"])
+    assert len(served) == 1 and served[0].startswith("03.simulator_replicas 2: expected the package vllm")
     training = profiles.load("smoke", {"03.rollout_engine": "vllm"})
     assert "vLLM's CPU backend cannot take the weights" in checks.text_engine_problems(training, ["03"])[1]
     assert checks.text_engine_problems(profiles.load("smoke", {}), artifacts.STAGES) == []

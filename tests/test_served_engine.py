@@ -118,8 +118,3 @@ def test_a_server_that_is_gone_costs_searches_not_the_run() -> None:
     simulator = SimulatorRetriever(engine(gone), Prompts.load("micro", TOKENIZER), k=2)
     found = simulator.search([SearchRequest("q", Question("nq/1", "nq", "who", ("x",), "train"))])
     assert found[0].error is not None and "is it running?" in found[0].error
-
-
-def test_a_key_goes_with_every_request(server: ToyServer) -> None:
-    engine(server, key="secret").generate([GenerationRequest((5,), 0, 4)])
-    assert server.asked[0][1]["Authorization"] == "Bearer secret"

@@ -20,6 +20,7 @@ from zerosearch.retrievers.prompted import PromptedSimulatorRetriever
 from zerosearch.retrievers.simulator import SimulatorRetriever
 from zerosearch.retrievers.writers import ServedWriter
 from zerosearch.schema import SearchRequest
+from zerosearch.seeds import derive_seed
 from zerosearch.training import policy_rl
 from zerosearch.training.arm_setup import Served, open_retriever, shown_examples
 from zerosearch.training.arms import get_arm
@@ -67,7 +68,7 @@ def test_a_served_simulator_writes_what_it_writes_in_this_process(micro: ModelSe
         return [(r.request, r.passages, r.noisy, r.n_prompt_tokens, r.n_generated_tokens, r.error) for r in found]
 
     here = searched(TransformersEngine(model, tokenizer, stop_strings=()))
-    assert searched(ServedWriter(served(micro).chat())) == here
+    assert searched(ServedWriter(*served(micro).chats())) == here
     assert {row[2] for row in here} == {True, False} and any(row[1] for row in here)
 
 
@@ -87,6 +88,16 @@ def test_the_arms_that_search_a_simulator_can_search_a_served_one(micro: ModelSe
     tokens = policy_rl.retrieval_events(found, retriever.served_model)[1]
     assert (tokens["model"], tokens["unit"], tokens["role"]) == (NAME, "paid", "simulator")
     assert tokens["prompt"] == sum(r.n_prompt_tokens for r in found)
+
+
+def test_several_servers_share_the_searches_by_seed(anything: LocalServer) -> None:
+    """Each answers in its own words: what a row gets says who was asked, and rows keep their order."""
+    with LocalServer(lambda asked: chat_reply("Doc 1: the other")) as other:
+        both = Served(f"{anything.url}/v1, {other.url}/v1", NAME)
+        found = opened("zerosearch", both).search(REQUESTS)
+        places = [derive_seed(5, "simulator", r.step, r.question.id, r.sample, r.turn) % 2 for r in REQUESTS]
+        assert [f.passages[0].text for f in found] == [("one", "the other")[place] for place in places]
+        assert (len(anything.asked), len(other.asked)) == (places.count(0), places.count(1)) and set(places) == {0, 1}
 
 
 def test_a_published_simulator_is_asked_in_the_published_words(anything: LocalServer) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import contextlib
 import time
 from pathlib import Path
+from queue import Empty
 
 import psutil
 import pytest
+from jupyter_client import BlockingKernelClient
+from jupyter_client.manager import start_new_kernel
 
 from zerosearch.engines.base import GenerationRequest
 from zerosearch.engines.serving import serve
@@ -56,16 +56,60 @@ def test_it_answers_and_a_killed_server_leaves_nothing(tmp_path: Path) -> None:
     assert all(map(gone, family))
 
 
-def test_a_killed_parent_leaves_nothing(tmp_path: Path) -> None:
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom zerosearch.engines.serving import serve\n"
-        "from zerosearch.microworld import models\n"
-        f"with serve(*models.load({MODEL!r}), Path(sys.argv[1])):\n    print('up', flush=True)\n    time.sleep(600)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None and parent.stdout.readline() == "up\n"
-    family = psutil.Process(parent.pid).children(recursive=True)
-    assert len(family) >= 3
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    wait_until_gone(family)
+INTERRUPTED = """
+import time
+from pathlib import Path
+from zerosearch.engines.serving import serve
+from zerosearch.microworld import models
+with serve(*models.load({model!r}), Path({folder!r}) / "first.log"):
+    (Path({folder!r}) / "first").touch()
+    time.sleep(600)
+"""
+KILLED = """
+from zerosearch.schema import Question, SearchRequest
+from zerosearch.training.arm_setup import open_retriever
+from zerosearch.training.arms import get_arm
+log = Path({folder!r}) / "second.log"
+retriever = open_retriever(get_arm("untuned"), k=2, seed=0, simulator={model!r}, replicas=2, log=log, max_new_tokens=40)
+question = Question("nq/1", "nq", "who directed film 1", ("Anka",), "train")
+found = retriever.search([SearchRequest("director of film 1", question, sample=i) for i in range(8)])
+assert all(f.error is None and f.n_generated_tokens for f in found), found
+(Path({folder!r}) / "second").touch()
+time.sleep(600)
+"""
+
+
+def wait_for(flag: Path, client: BlockingKernelClient) -> None:
+    """Wait until a cell has come so far; fail with what it said when it ended before."""
+    for _ in range(1200):
+        if flag.exists():
+            return
+        with contextlib.suppress(Empty):
+            message = client.get_iopub_msg(timeout=0.25)
+            assert message["msg_type"] != "error", "\n".join(message["content"]["traceback"])
+    pytest.fail(f"expected {flag} within 5 minutes, found none")
+
+
+def test_an_interrupted_cell_and_a_killed_kernel_leave_nothing(tmp_path: Path) -> None:
+    """In a notebook's kernel: one server, the cell is interrupted; then two replicas, and kill -9 of the kernel."""
+    manager, client = start_new_kernel(kernel_name="python3")
+    kernel = psutil.Process(manager.provisioner.pid)
+    try:
+        told = {"model": MODEL, "folder": str(tmp_path)}
+        asked = client.execute(INTERRUPTED.format(**told))
+        wait_for(tmp_path / "first", client)
+        first = kernel.children(recursive=True)
+        assert len(first) >= 3
+        manager.interrupt_kernel()
+        wait_until_gone(first)
+        reply = client.get_shell_msg(timeout=60)
+        assert (reply["parent_header"]["msg_id"], reply["content"]["ename"]) == (asked, "KeyboardInterrupt")
+        client.execute(KILLED.format(**told))
+        wait_for(tmp_path / "second", client)
+        second = kernel.children(recursive=True)
+        assert len(second) >= 6 and not set(first) & set(second)
+        kernel.kill()
+        wait_until_gone(second)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -12,9 +13,10 @@ from conftest import MODEL, truth
 from zerosearch.engines.base import GenerationRequest
 from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.transformers_engine import TransformersEngine
-from zerosearch.errors import BadInput
+from zerosearch.errors import BadInput, ConfigError
 from zerosearch.microworld import models
 from zerosearch.prompts import prompt_ids
+from zerosearch.training.sampler import check_sampler, follow, rest
 
 
 def asked(tokenizer, count: int, temperature: float) -> list[GenerationRequest]:  # noqa: ANN001
@@ -109,3 +111,26 @@ def test_global_generators_stay_as_they_were(loaded) -> None:  # noqa: ANN001
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
     open_text_engine("vllm", *loaded, "x").close()
     assert [torch.rand(1).item(), np.random.rand(), random.random()] == expected
+
+
+def test_after_an_update_logprobs_are_the_trainers_or_the_engine_refuses(loaded) -> None:  # noqa: ANN001
+    """A GPU takes the weights of an update; a CPU's packed ones would stay, so there it says so."""
+    model, tokenizer = copy.deepcopy(loaded[0]), loaded[1]
+    engine = open_text_engine("vllm", model, tokenizer, "followed")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="found VllmEngine.*CPU backend cannot take new weights"):
+            check_sampler(engine)
+        with pytest.raises(ConfigError, match="expected a GPU, since vLLM's CPU backend cannot take new weights"):
+            follow(engine, model)
+        engine.close()
+        engine = open_text_engine("vllm", model, tokenizer, "another")  # a fresh one is right everywhere
+    else:
+        rest(engine)
+        follow(engine, model)
+    for request, made in zip(asked(tokenizer, 8, 1.0), engine.generate(asked(tokenizer, 8, 1.0)), strict=True):
+        logps, before = truth(model, request.prompt_ids + made.token_ids), len(request.prompt_ids) - 1
+        assert [logps[before + i, t].item() for i, t in enumerate(made.token_ids)] == pytest.approx(made.logprobs, abs=1e-4)
+    engine.close()

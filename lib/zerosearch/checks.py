@@ -209,10 +209,11 @@ def server_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
             continue
         from zerosearch.remote import Service  # slow to import, and needed by few runs
 
-        try:
-            Service(f"{stage}.{url}", values[url])
-        except WorkbookError as error:
-            problems.append(str(error))
+        for address in values[url].split(","):
+            try:
+                Service(f"{stage}.{url}", address.strip())
+            except WorkbookError as error:
+                problems.append(str(error))
         if not values[name]:
             problems.append(
                 f"{stage}.{name}: expected the name of the model at {stage}.{url}, found none; "
@@ -247,12 +248,12 @@ def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
 def text_engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
     """Return what stages that are to generate text with vLLM lack: the package, and for training a GPU."""
     asking = [
-        f"{stage}.{name}" for stage in stages for name in ("engine", "rollout_engine")
-        if settings.stage(stage).get(name) == "vllm"
+        f"{stage}.{name} {value}" for stage in stages for name, value in settings.stage(stage).items()
+        if (name in ("engine", "rollout_engine") and value == "vllm") or (name == "simulator_replicas" and value)
     ]
     problem = vllm_problem() if asking else None
-    problems = [f"{', '.join(asking)} vllm: {problem}"] if problem else []
-    if "03.rollout_engine" in asking and not gpu_count():
+    problems = [f"{', '.join(asking)}: {problem}"] if problem else []
+    if "03.rollout_engine vllm" in asking and not gpu_count():
         problems.append(
             "03.rollout_engine vllm: expected an NVIDIA GPU, since vLLM's CPU backend cannot take the weights of an "
             "update, found none; train with --set 03.rollout_engine=transformers"

@@ -117,11 +117,12 @@ class Stage03(Common):
     arm: Name = "zerosearch"  # what answers the searches, see training/arms.py
     policy_model: Name = "micro/llama-base"  # base policy, also the reference of the KL
     simulator_model: Name = "micro/simulator-medium"  # what the arm "untuned" searches
-    simulator_url: str = ""  # server that simulates searches instead, empty for none
+    simulator_url: str = ""  # server that simulates searches instead (several: with commas), empty for none
     simulator_name: str = ""  # the model's name on that server
     simulator_protocol: Literal["chat", "completions"] = "chat"  # how it is asked
     simulator_key_variable: Name = "SIMULATOR_API_KEY"  # environment variable with its key
     simulator_workers: Count = 16  # requests under way at once
+    simulator_replicas: CountOrNone = 0  # vLLM servers started for the simulator, 0 for a model in this process
     steps: Count = 12  # optimiser updates
     questions_per_step: Count = 32  # questions per update
     group_size: Annotated[int, Field(ge=2)] = 8  # trajectories per question

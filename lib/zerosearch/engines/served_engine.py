@@ -28,7 +28,7 @@ class ServedEngine:
     """Engine over one or more servers of the same model.
 
     urls: of the servers, without ``/v1``.  model: the name they serve it under.  end_ids: tokens that end a
-    text.  connections: requests at a time.  deadline_seconds: of one request.  key: bearer token, empty for none.
+    text.  connections: requests at a time.  deadline_seconds: of one request.
     ServerProblem (a RetrieverError, so that a simulator turns it into failed searches) when a request is
     refused, or fails several times.
     """
@@ -39,14 +39,13 @@ class ServedEngine:
     def __init__(
         self, urls: Sequence[str], model: str, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int],
         name: str = "server", stop_strings: Sequence[str] = STOP_STRINGS, connections: int = 64,
-        deadline_seconds: float = 120.0, key: str = "",
+        deadline_seconds: float = 120.0,
     ):
         self.urls, self.model, self.tokenizer, self.name = [u.rstrip("/") for u in urls], model, tokenizer, name
         self.counts = EngineCounts()
         self._rule, self._connections, self._lock = StopRule(tokenizer, stop_strings, end_ids), connections, threading.Lock()
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(timeout=deadline_seconds, limits=limits, headers=headers, trust_env=key != "")
+        self._client = httpx.Client(timeout=deadline_seconds, limits=limits, trust_env=False)  # no proxy: they are here
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one Generation per request, in order; see engines/base.py."""

@@ -9,6 +9,7 @@ because this very process is killed.  What the server says stands in its log.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import socket
@@ -61,13 +62,13 @@ def serve(
         yield engine
 
 
-def connect(
-    urls: Sequence[str], model: str, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "simulator",
-    *, stop_strings: Sequence[str] = (), key: str = "",
+def serve_until_exit(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, log: Path, name: str = "simulator", *, replicas: int = 1
 ) -> ServedEngine:
-    """Return the engine that asks servers which somebody else runs; base: the same model's settings."""
-    ends = sorted(end_ids(base.config, getattr(base, "generation_config", None), tokenizer))
-    return ServedEngine(urls, model, tokenizer, ends, name, stop_strings, key=key)
+    """As ``serve``, for a notebook: the servers end with this process, however it ends."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(serve(model, tokenizer, log, name, replicas=replicas))
 
 
 def _options(model: PreTrainedModel, cache_mib: int) -> list[str]:

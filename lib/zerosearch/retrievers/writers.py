@@ -8,6 +8,7 @@ tokens itself, and can fail: a prompt without an answer is a failed search, and 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, Sequence, runtime_checkable
 
@@ -84,18 +85,31 @@ class EngineWriter:
 
 
 class ServedWriter:
-    """A model behind the OpenAI protocol."""
+    """A model behind the OpenAI protocol.
 
-    def __init__(self, chat: Chat):
-        self.chat = chat
+    chats: the servers, all of the same model; with several of them a prompt's seed chooses one, so that the
+    choice does not depend on timing.
+    """
+
+    def __init__(self, *chats: Chat):
+        self.chats = chats
 
     def write(self, asks: Sequence[Ask]) -> list[Writing]:
         """Return one Writing per prompt, in order; RemoteRefused where no request can pass."""
-        prompts = [
-            Prompt(a.prompt, max_tokens=a.max_new_tokens, temperature=a.temperature, seed=a.seed % _SERVED_SEED)
-            for a in asks
-        ]
-        return [_served(answer) for answer in self.chat.ask_all(prompts)]
+        if len(self.chats) == 1:  # in this thread, where an interrupt breaks it off at once
+            return _ask(self.chats[0], asks)
+        rows = [[i for i, a in enumerate(asks) if a.seed % len(self.chats) == n] for n in range(len(self.chats))]
+        with ThreadPoolExecutor(len(self.chats)) as pool:
+            parts = pool.map(_ask, self.chats, [[asks[i] for i in own] for own in rows])
+            written = {i: one for own, part in zip(rows, parts, strict=True) for i, one in zip(own, part, strict=True)}
+        return [written[i] for i in range(len(asks))]
+
+
+def _ask(chat: Chat, asks: Sequence[Ask]) -> list[Writing]:
+    prompts = [
+        Prompt(a.prompt, max_tokens=a.max_new_tokens, temperature=a.temperature, seed=a.seed % _SERVED_SEED) for a in asks
+    ]
+    return [_served(answer) for answer in chat.ask_all(prompts)]
 
 
 def _served(answer: Answer[Reply]) -> Writing:

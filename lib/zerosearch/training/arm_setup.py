@@ -9,6 +9,7 @@ from typing import Callable, Sequence
 from zerosearch.chat import Chat, Protocol, model_service
 from zerosearch.curriculum import Curriculum, constant
 from zerosearch.engines.base import Engine
+from zerosearch.engines.serving import serve_until_exit
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import ConfigError
 from zerosearch.labels import Pair
@@ -30,9 +31,9 @@ SIMULATOR_TEMPERATURE = 0.8  # as in the published code
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A simulator on a server of the OpenAI protocol.
+    """A simulator on a server of the OpenAI protocol, or on several.
 
-    url: version included.  model: its name there; one that begins with ``micro/`` is asked in the words of the
+    url: version included; of several servers, separated by commas.  model: its name there; one that begins with ``micro/`` is asked in the words of the
     micro-world, any other in the published ones.  protocol: ``chat``, or ``completions`` for a base without a
     chat template.  key_variable: environment variable with the key.  workers: requests under way at once.
     """
@@ -49,12 +50,15 @@ class Served:
                 f"simulator at {self.url}: expected the name of the model that is served there, found none; add "
                 "--set 03.simulator_name=NAME"
             )
-        self.chat()
+        self.chats()
 
-    def chat(self) -> Chat:
-        """Return the client; ConfigError where the address is none."""
-        service = model_service("simulator", self.url, self.model, self.key_variable, workers=self.workers)
-        return Chat(service, self.model, self.protocol)
+    def chats(self) -> list[Chat]:
+        """Return the clients, one for each server; ConfigError where an address is none."""
+        services = [
+            model_service("simulator", url.strip(), self.model, self.key_variable, workers=self.workers)
+            for url in self.url.split(",")
+        ]
+        return [Chat(service, self.model, self.protocol) for service in services]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,15 @@ class Needs:
     temperature: float
     served: Served | None
     share: bool
+    replicas: int
+    log: Path | None
 
 
 def open_retriever(
     arm: Arm, *, k: int, seed: int, passages: Sequence[Passage] = (), simulator: Path | str | None = None,
     max_new_tokens: int = 160, pairs: Sequence[Pair] = (), policy: tuple[Engine, Prompts] | None = None,
     temperature: float = 1.0, served: Served | None = None, share_passages_in_group: bool = False,
+    replicas: int = 0, log: Path | None = None,
 ) -> Retriever:
     """Return what an arm's policy searches while it learns, k passages per query.
 
@@ -88,10 +95,13 @@ def open_retriever(
     trained, and its sampling temperature, for an arm whose policy searches itself.  served: in place of
     simulator, one on a server; its examples are measured with the policy's tokenizer.
     share_passages_in_group: whether a tuned or untuned simulator is sent identical searches of a group once.
+    replicas: vLLM servers that are started for the simulator and end with this process, 0 for a model in it; log:
+    file for what they say.
     seed: of the run, keys the draws of whoever writes.  max_new_tokens: budget for all passages together.
     """
     needs = Needs(
-        k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature, served, share_passages_in_group
+        k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature, served, share_passages_in_group,
+        replicas, log,
     )
     return OPENERS[arm.retriever](arm, needs)
 
@@ -137,11 +147,14 @@ def _simulator_writer(arm: Arm, needs: Needs) -> tuple[Engine | Writer, Prompts]
         if needs.policy is None:
             raise ValueError(f"arm {arm.name!r}: expected the prompts of its policy, for their tokenizer, found none")
         template = "micro" if needs.served.model.startswith("micro/") else "paper"
-        return ServedWriter(needs.served.chat()), Prompts.load(template, needs.policy[1].tokenizer)
+        return ServedWriter(*needs.served.chats()), Prompts.load(template, needs.policy[1].tokenizer)
     if needs.simulator is None:
         raise ValueError(f"arm {arm.name!r}: expected the folder or name of its simulator, found none")
     model, tokenizer = models.load(str(needs.simulator))
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+    if needs.replicas:
+        log = needs.log or Path("server.log")
+        return serve_until_exit(model, tokenizer, log, arm.retriever, replicas=needs.replicas), prompts
     return TransformersEngine(model, tokenizer, name=arm.retriever, stop_strings=()), prompts
 
 
