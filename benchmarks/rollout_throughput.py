@@ -1,10 +1,10 @@
-"""Trajectories per second by three loops, on the same vLLM engine with the same questions, seeds and latencies.
+"""Trajectories per second by four loops, on the same vLLM engine with the same questions, seeds and latencies.
 
     PYTHONPATH=lib "$(scripts/prepare_vllm.sh)" benchmarks/rollout_throughput.py
 
 asynchronous: ours.  synchronous, 10 threads: the turn-synchronous loop with as many searches at a time as the
-published code.  synchronous, a thread per query: the same, with all searches of a turn at once.  Every search
-is answered at once with canned passages and comes back after a latency drawn from a log-normal, the same draw
+published code.  synchronous, a thread per query: the same, with all searches of a turn at once.  TRL, tools: the
+loop over tools of TRL's trainer (trl_tool_loop.py says how it runs here).  Every search at once with canned passages and comes back after a latency drawn from a log-normal, the same draw
 in every loop.  idle_share: of the wall time, the engine did not compute.  decoded_per_useful: tokens decoded for
 each token that is trained.  Loops take turns, after one rollout that is not measured; the median of the repeats
 is written.  Writes benchmarks/rollout_throughput.csv and .png.
@@ -13,14 +13,18 @@ is written.  Writes benchmarks/rollout_throughput.csv and .png.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Sequence
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from trl_tool_loop import ToolLoop
 
 from zerosearch import artifacts, environment, files
 from zerosearch.engines.opening import open_text_engine
@@ -35,7 +39,19 @@ from zerosearch.waiting import DelayedRetriever
 MODEL, GROUP = "micro/llama-base", 4
 SETTINGS = RolloutSettings(max_searches=4, max_turn_tokens=48, max_observation_tokens=160, max_total_tokens=1600)
 BASELINE = "synchronous, 10 threads"
-Loop = Callable[[Sequence[RolloutRequest], VllmEngine, Prompts, float], list[Trajectory]]
+TRL = "TRL, tools"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a loop made: tokens after the prompt of every trajectory, how many of them are trained, searches."""
+
+    ids: list[Sequence[int]]
+    useful: int
+    searches: int
+
+
+Loop = Callable[[Sequence[RolloutRequest], VllmEngine, Prompts, float], Made]
 
 
 class Canned:
@@ -52,24 +68,41 @@ def _passage(r: SearchRequest, i: int) -> Passage:
     return Passage(f"{r.question.id}-{i}", "", f"{r.query} had as director {r.question.golden_answers[0]}.")
 
 
-def ours(requests: Sequence[RolloutRequest], engine: VllmEngine, prompts: Prompts, median: float) -> list[Trajectory]:
+def _made(trajectories: Sequence[Trajectory]) -> Made:
+    useful = sum(sum(t.loss_mask) for t in trajectories)
+    return Made([t.token_ids for t in trajectories], useful, sum(t.n_searches for t in trajectories))
+
+
+def ours(requests: Sequence[RolloutRequest], engine: VllmEngine, prompts: Prompts, median: float) -> Made:
     """The asynchronous loop, every search in flight by itself."""
     limits = AsyncSettings(max_open=len(requests), search_threads=len(requests), searches_per_call=1)
-    return rollout_async(requests, engine, DelayedRetriever(Canned(), median, 0), prompts, SETTINGS, limits)
+    return _made(rollout_async(requests, engine, DelayedRetriever(Canned(), median, 0), prompts, SETTINGS, limits))
 
 
 def synchronous(threads: int | None) -> Loop:
     """Return the turn-synchronous loop with so many searches at a time, None for all of them."""
 
-    def loop(requests: Sequence[RolloutRequest], engine: VllmEngine, prompts: Prompts, median: float) -> list[Trajectory]:
+    def loop(requests: Sequence[RolloutRequest], engine: VllmEngine, prompts: Prompts, median: float) -> Made:
         slow = DelayedRetriever(Canned(), median, 0, threads or len(requests))
-        return rollout(requests, engine, slow, prompts, SETTINGS)
+        return _made(rollout(requests, engine, slow, prompts, SETTINGS))
 
     return loop
 
 
+def trl(requests: Sequence[RolloutRequest], engine: VllmEngine, prompts: Prompts, median: float) -> Made:
+    """TRL's loop over tools; making its trainer takes a fifth of a second, which is not measured."""
+    ids, mask, searches = _tool_loop(engine, prompts).roll_out(requests, DelayedRetriever(Canned(), median, 0))
+    return Made(ids, sum(map(sum, mask)), searches)
+
+
+@lru_cache(maxsize=1)
+def _tool_loop(engine: VllmEngine, prompts: Prompts) -> ToolLoop:
+    return ToolLoop(models.load(MODEL)[0], engine, prompts, SETTINGS, tempfile.mkdtemp(prefix="zerosearch-trl-"))
+
+
 LOOPS: dict[str, Loop] = {
     "asynchronous": ours, BASELINE: synchronous(10), "synchronous, a thread per query": synchronous(None),
+    TRL: trl,
 }
 
 
@@ -86,12 +119,11 @@ def measured(name: str, engine: VllmEngine, prompts: Prompts, count: int, median
     started = time.perf_counter()
     made = LOOPS[name](requests_of(count), engine, prompts, median)
     wall, used = time.perf_counter() - started, engine.counts.take()
-    useful = sum(sum(t.loss_mask) for t in made)
     return {
-        "loop": name, "median_latency_seconds": median, "trajectories": len(made),
-        "searches": sum(t.n_searches for t in made), "wall_seconds": round(wall, 3),
-        "trajectories_per_second": round(len(made) / wall, 2), "idle_share": round(1 - min(used.seconds / wall, 1), 3),
-        "decoded_per_useful": round(used.generated / useful, 3),
+        "loop": name, "median_latency_seconds": median, "trajectories": len(made.ids),
+        "searches": made.searches, "wall_seconds": round(wall, 3),
+        "trajectories_per_second": round(len(made.ids) / wall, 2), "idle_share": round(1 - min(used.seconds / wall, 1), 3),
+        "decoded_per_useful": round(used.generated / made.useful, 3),
     }
 
 
@@ -102,6 +134,8 @@ def measure(count: int, medians: Sequence[float], repeats: int) -> pd.DataFrame:
     engine = open_text_engine("vllm", model, tokenizer, MODEL, max_batch=count)
     assert isinstance(engine, VllmEngine)
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+    for name in ("asynchronous", TRL):
+        measured(name, engine, prompts, 8, 0.0)
     measured("asynchronous", engine, prompts, count, 0.0)
     rows = [
         measured(name, engine, prompts, count, median)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from types import ModuleType
 
@@ -49,12 +50,9 @@ def test_the_committed_table_is_whole() -> None:
 
 
 @pytest.fixture
-def throughput() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rollout_throughput", FOLDER / "rollout_throughput.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def throughput(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("rollout_throughput")
 
 
 def test_throughput_takes_the_median_repeat_and_its_ratio_to_the_published_loop(throughput: ModuleType) -> None:
@@ -75,8 +73,10 @@ def test_throughput_runs_all_loops_on_the_same_questions(throughput: ModuleType)
 
     engine, prompts = TransformersEngine(tiny_model(), TOKENIZER), Prompts.load("micro", TOKENIZER)
     made = {name: loop(throughput.requests_of(8), engine, prompts, 0.001) for name, loop in throughput.LOOPS.items()}
-    ids = [[t.token_ids for t in own] for own in made.values()]
+    theirs = made.pop(throughput.TRL)  # other seeds, since a tool does not know its trajectory
+    ids = [own.ids for own in made.values()]
     assert len(ids) == 3 and ids[0] == ids[1] == ids[2] and len(ids[0]) == 8
+    assert len(theirs.ids) == 8 and 0 < theirs.useful <= sum(map(len, theirs.ids))
     row = throughput.measured("asynchronous", engine, prompts, 8, 0.0)
     assert row["trajectories"] == 8 and row["decoded_per_useful"] == 1.0 and 0 <= row["idle_share"] <= 1
 
