@@ -7,7 +7,8 @@ The policy writes on vLLM in this process; its passages come from a served simul
 Faults are keyed draws: of 1,000 searches ten fail, two miss their deadline.  After every round one row is written:
 resident memory of this process and of the server, threads, open files, trajectories back, and how they ended.
 Ends with an error when a trajectory is missing, memory grew by more than 5 % after the warm-up, or a process of
-the server is left.
+the server is left.  It can be run in pieces: a call goes on after the last round of the report, and stops after
+a round when the file of --stop exists; memory is compared within a piece, since each is a process of its own.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Sequence, get_args
 
 import pandas as pd
 import psutil
 import torch
 
 from zerosearch import seeds
+from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.serving import serve
 from zerosearch.microworld import models
@@ -35,7 +37,7 @@ from zerosearch.retrievers.base import Retriever, failure
 from zerosearch.retrievers.simulator import SimulatorRetriever
 from zerosearch.rollout import RolloutRequest, RolloutSettings
 from zerosearch.rollout_async import AsyncSettings, rollout_async
-from zerosearch.schema import Passage, Question, Retrieval, SearchRequest
+from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, StopReason
 
 POLICY, SIMULATOR = "micro/llama-base", "micro/simulator-medium"
 SETTINGS = RolloutSettings(max_searches=2, max_turn_tokens=32, max_observation_tokens=60, max_total_tokens=500)
@@ -85,10 +87,29 @@ def resident_mib(process: psutil.Process) -> tuple[float, float]:
     return process.memory_info().rss / 2**20, below / 2**20
 
 
-def soak(trajectories: int, per_round: int, served: bool, report: Path) -> list[str]:
-    """Make them, write a row per round; return what is wrong."""
+def one_round(
+    number: int, count: int, writer: Engine, retriever: Retriever, prompts: Prompts
+) -> tuple[dict[str, Any], list[str]]:
+    """Return one round's row, and what is wrong with it."""
+    asked, me, started = requests_of(number, count), psutil.Process(), time.perf_counter()
+    made = rollout_async(asked, writer, retriever, prompts, SETTINGS, LIMITS)
+    seconds, ends = time.perf_counter() - started, Counter(t.stop_reason for t in made)
+    lost = sum((t.question.id, t.sample) != (r.question.id, r.sample) for t, r in zip(made, asked, strict=True))
+    own, below = resident_mib(me)
+    row = {
+        "round": number, "trajectories": len(made), "lost": lost, "wall_seconds": round(seconds, 1),
+        "own_mib": round(own, 1), "server_mib": round(below, 1), "threads": threading.active_count(),
+        "files": me.num_fds(), **{f"stop_{reason}": ends[reason] for reason in get_args(StopReason)},
+    }
+    return row, [f"round {number}: {lost} trajectories lost"] if lost else []
+
+
+def soak(trajectories: int, per_round: int, served: bool, report: Path, stop: Path | None = None) -> list[str]:
+    """Make those that the report does not have yet, write a row per round; return what is wrong."""
     torch.set_num_threads(1)
-    me, rows, problems = psutil.Process(), [], []
+    problems: list[str] = []
+    rows: list[dict[str, Any]] = pd.read_csv(report).to_dict("records") if report.is_file() else []
+    piece = 1 + max((row["piece"] for row in rows), default=0)
     policy, tokenizer = models.load(POLICY)
     prompts = Prompts.load("micro", tokenizer)
     with ExitStack() as stack:
@@ -98,33 +119,31 @@ def soak(trajectories: int, per_round: int, served: bool, report: Path) -> list[
             engine = stack.enter_context(serve(*models.load(SIMULATOR), folder / "server.log"))
             retriever = SimulatorRetriever(engine, Prompts.load("micro", engine.tokenizer), 2, 0, 0.8, 48)
         writer = open_text_engine("vllm", policy, tokenizer, POLICY)
-        for number in range(-(-trajectories // per_round)):
-            asked = requests_of(number, per_round)
-            started = time.perf_counter()
-            made = rollout_async(asked, writer, Faulty(retriever), prompts, SETTINGS, LIMITS)
-            ends = Counter(t.stop_reason for t in made)
-            lost = sum((t.question.id, t.sample) != (r.question.id, r.sample) for t, r in zip(made, asked, strict=True))
-            problems += [f"round {number}: {lost} trajectories lost"] if lost else []
-            own, below = resident_mib(me)
-            rows.append({
-                "round": number, "trajectories": len(made), "wall_seconds": round(time.perf_counter() - started, 1),
-                "own_mib": round(own, 1), "server_mib": round(below, 1), "threads": threading.active_count(),
-                "files": me.num_fds(), **{f"stop_{k}": v for k, v in sorted(ends.items())},
-            })
+        for number in range(len(rows), -(-trajectories // per_round)):
+            if stop is not None and stop.exists():
+                break
+            row, wrong = one_round(number, per_round, writer, Faulty(retriever), prompts)
+            rows.append({"piece": piece, **row})
+            problems += wrong
             pd.DataFrame(rows).to_csv(report, index=False)
             print(rows[-1], flush=True)
-        family = me.children(recursive=True)
+        family = psutil.Process().children(recursive=True)
         writer.close()
     left = [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     return problems + _growth(pd.DataFrame(rows)) + ([f"processes left: {left}"] if served and left else [])
 
 
 def _growth(table: pd.DataFrame) -> list[str]:
-    """Return which memory grew between the rounds after the warm-up (a fifth of them) and the last ones."""
-    part = max(1, len(table) // 5)
-    first, last = table.iloc[part : 2 * part], table.tail(part)
-    names = [n for n in ("own_mib", "server_mib") if last[n].median() > GROWTH * first[n].median() > 0]
-    return [f"{n}: {first[n].median():.0f} -> {last[n].median():.0f}" for n in names]
+    """Return which memory grew within a piece, between its rounds after the warm-up (a fifth of them) and its last."""
+    grown = []
+    for piece, own in table.groupby("piece"):
+        part = max(1, len(own) // 5)
+        first, last = own.iloc[part : 2 * part], own.tail(part)
+        grown += [
+            f"piece {piece}, {n}: {first[n].median():.0f} -> {last[n].median():.0f} MiB" for n in ("own_mib", "server_mib")
+            if last[n].median() > GROWTH * first[n].median() > 0
+        ]
+    return grown
 
 
 def main() -> int:
@@ -134,8 +153,9 @@ def main() -> int:
     parser.add_argument("--per-round", type=int, default=1_000)
     parser.add_argument("--served", action="store_true", help="passages from a served simulator")
     parser.add_argument("--report", type=Path, default=Path("soak-rollouts.csv"))
+    parser.add_argument("--stop", type=Path, help="a file: once it exists, the call ends after the round under way")
     chosen = parser.parse_args()
-    problems = soak(chosen.trajectories, chosen.per_round, chosen.served, chosen.report)
+    problems = soak(chosen.trajectories, chosen.per_round, chosen.served, chosen.report, chosen.stop)
     print("\n".join(problems) or "nothing lost, nothing grew, nothing left")
     return 1 if problems else 0
 
