@@ -361,7 +361,8 @@ display(show.table(ends.rename_axis("stop reason").reset_index(), digits=3))
 #
 # Who waits for whom? Below, one group is rolled out twice, with searches as slow as a web engine's: by the loop
 # of this notebook, where all trajectories take their turns together, and by one where each goes on as soon as
-# its own passages are there. Prediction: which of the two leaves the policy idle?
+# its own passages are there. Prediction: which of the two leaves the policy idle? (What waits for the policy in the
+# second panel waits for a batch under way: an engine that can be joined at any moment, vLLM, has no such gaps.)
 
 # %%
 times = history.filter(like="seconds_").mean().rename(lambda name: name.removeprefix("seconds_"))
@@ -369,7 +370,7 @@ print("seconds per step:", ", ".join(f"{name} {value:.2f}" for name, value in ti
 print(f"sampler against trainer: {history['logprob_gap'].max():.1e} nats per token at most")
 asked = asking.asking_of(chosen)
 again = [asked.request(prompts, probe, steps + 2, sample) for sample in range(group_size)]
-figure = figures.waiting(compare_loops(again, engine, retriever, prompts, limits, 0.2, seed))
+figure = figures.waiting(compare_loops(again, engine, retriever, prompts, limits, 0.5, seed))
 engine.counts.take()  # no part of the training's account either
 figures.save(figure, stage.figures / "waiting.png")
 figure

@@ -20,7 +20,7 @@ from zerosearch.retrievers.base import FailureLimit
 from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
 from zerosearch.rollout_async import AsyncSettings, rollout_async
 from zerosearch.schema import Question, Retrieval, SearchRequest
-from zerosearch.waiting import LOOPS, DelayedRetriever, compare_loops
+from zerosearch.waiting import LOOPS, DelayedRetriever, Remembered, compare_loops
 
 PROMPTS = Prompts.load("micro", TOKENIZER)
 SETTINGS = RolloutSettings(max_searches=2, max_turn_tokens=24, max_observation_tokens=40, max_total_tokens=400, run_seed=3)
@@ -136,11 +136,11 @@ def test_cancelling_gives_everything_up() -> None:
 
 
 def test_no_thread_is_left_over() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     rollout_async(asks([2] * 6), ScriptedEngine(searches_as_told), EchoRetriever(), PROMPTS, SETTINGS, ONE_BY_ONE)
     for thread in [t for t in threading.enumerate() if t.name == "search-echo"]:
         thread.join(timeout=10.0)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_progress_limits_and_missing_retriever() -> None:
@@ -173,3 +173,18 @@ def test_latencies_are_keyed_draws_around_their_median() -> None:
     drawn = [slow.latency_seconds(SearchRequest("q", question(i))) for i in range(400)]
     assert drawn[7] == slow.latency_seconds(SearchRequest("other words", question(7))) and len(set(drawn)) == 400
     assert 0.27 < sorted(drawn)[200] < 0.33 and DelayedRetriever(EchoRetriever(), 0.0, 4).latency_seconds(SearchRequest("q", question(1))) == 0.0
+
+
+def test_remembered_passages_are_asked_for_once_and_go_to_their_own_request() -> None:
+    asked: list[str] = []
+
+    class Counted(EchoRetriever):
+        def search(self, requests):  # noqa: ANN001, ANN202
+            asked.extend(r.query for r in requests)
+            return super().search(requests)
+
+    remembered = Remembered(Counted())
+    one, two = SearchRequest("a", question(1)), SearchRequest("b", question(1), turn=1)
+    first = remembered.search([one, two])
+    assert remembered.search([two, one]) == first[::-1] and asked == ["a", "b"]
+    assert remembered.search([SearchRequest("a", question(1), sample=1)])[0].request.sample == 1 and asked == ["a", "b", "a"]

@@ -26,9 +26,11 @@ class Timeline:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def now(self, trajectory: int, doing: str | None) -> None:
-        """Note that a trajectory begins to do something, or has ended (None) what it did."""
+        """Note that a trajectory begins to do something (or still does), or has ended (None) what it did."""
         at = time.perf_counter()
         with self._lock:
+            if doing is not None and self._since.get(trajectory, ("", 0.0))[0] == doing:
+                return
             if (before := self._since.pop(trajectory, None)) is not None:
                 self.spans.append((trajectory, *before, at))
             if doing is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Sequence
 
 import numpy as np
@@ -25,6 +26,25 @@ from zerosearch.timeline import TimedEngine, Timeline
 
 SPREAD = 0.6  # standard deviation of the logarithm: one search in twenty takes 2.7 medians
 LOOPS = ("turn-synchronous", "asynchronous")
+
+
+class Remembered:
+    """A retriever that gives every search the passages it got before: repeating it costs no time.
+
+    Keyed by the search's own record, (step, question, sample, turn) and query; safe in one thread at a time.
+    """
+
+    def __init__(self, retriever: Retriever):
+        self._retriever, self.name = retriever, retriever.name
+        self._found: dict[tuple[int, str, int, int, str], Retrieval] = {}
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
+        """Return what is remembered; what is not is asked for first."""
+        keys = [(r.step, r.question.id, r.sample, r.turn, r.query) for r in requests]
+        new = [row for row, key in enumerate(keys) if key not in self._found]
+        asked = self._retriever.search([requests[row] for row in new]) if new else []
+        self._found |= {keys[row]: one for row, one in zip(new, asked, strict=True)}
+        return [replace(self._found[key], request=r) for key, r in zip(keys, requests, strict=True)]
 
 
 class DelayedRetriever:
@@ -73,14 +93,17 @@ def compare_loops(
 ) -> pd.DataFrame:
     """Return the spans of the same trajectories by both loops: those of ``Timeline.table``, and the loop.
 
+    The passages are those of a rollout before, so that a search takes its latency and nothing else.
     threads: searches at a time of the turn-synchronous loop, ten as in the published code.
     """
+    retriever = Remembered(retriever)
+    rollout(requests, engine, retriever, prompts, settings)
     rows = [(r.question.id, r.sample) for r in requests]
     one, other = Timeline(), Timeline()
     slow = DelayedRetriever(retriever, median_seconds, seed, threads, one, rows)
     rollout(requests, TimedEngine(engine, one), slow, prompts, settings)
     each_its_own = AsyncSettings(search_threads=len(requests), searches_per_call=1)
-    slow = DelayedRetriever(retriever, median_seconds, seed)
+    slow = DelayedRetriever(retriever, median_seconds, seed, timeline=other, rows=rows)
     rollout_async(requests, engine, slow, prompts, settings, each_its_own, timeline=other)
     tables = [t.table().assign(loop=loop) for t, loop in zip((one, other), LOOPS, strict=True)]
     return pd.concat(tables, ignore_index=True)
