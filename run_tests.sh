@@ -16,7 +16,7 @@ export PYTHONNOUSERSITE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PAR
 with_vllm() {
   local python
   python="$("$here/scripts/prepare_vllm.sh")"
-  "$python" -m pytest "$@"
+  "$python" -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile "$@"
 }
 
 if [[ "${1:-}" == tests_vllm* ]]; then with_vllm "$@"; exit; fi

@@ -10,7 +10,7 @@ import pytest
 from test_chain import SMALL, chain, overrides
 
 STAGES = ("01", "02", "04")
-CHANGED = tuple(f"{stage}.engine=vllm" for stage in STAGES)
+CHANGED = (*(f"{stage}.engine=vllm" for stage in STAGES), "04.methods=direct,search", "04.conditions=")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_vllm_collected_simulated_and_evaluated(run: Path) -> None:
     questions = [json.loads(line) for line in (run / "00_micro_world" / "questions.jsonl").open()]
     evaluated = sorted(q["id"] for q in questions if q["split"] == "eval")
     predictions = pd.read_parquet(run / "04_evaluate" / "predictions.parquet")
-    assert predictions["method"].nunique() == 6
+    assert predictions["method"].nunique() == 3
     for _, mine in predictions.groupby(["method", "seed"]):
         assert sorted(mine["question_id"]) == evaluated
 
