@@ -4,7 +4,8 @@ The loop is ``GRPOTrainer._tool_call_loop`` as it is: all trajectories write, th
 called one after the other, then all write again.  What it writes with is our vLLM engine in place of TRL's, so that
 seeds, closing tags and the limit of a message are the same for every row of the table: TRL's own colocated engine
 draws from one generator, writes on after a closing tag and does not run on vLLM's CPU backend, since it copies weights in
-before it generates.  The micro-models write ``<search>`` and no JSON, so the tokenizer is told how a call is read.
+before it generates.  Its asynchronous rollout worker (``trl.experimental.async_grpo``) has no row on a CPU: it needs a
+server that takes weights over NCCL.  The micro-models write ``<search>`` and no JSON, so the tokenizer is told how a call is read.
 """
 
 from __future__ import annotations
