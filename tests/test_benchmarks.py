@@ -57,6 +57,14 @@ def test_bm25_was_measured_at_every_size_and_beside_its_peer() -> None:
     assert (table["queries_per_cpu_second"] > 0).all() and table["peak_mib"].notna().sum() == 6
 
 
+def test_readme_shows_the_measured_recall() -> None:
+    table = pd.read_csv(FOLDER / "bm25_recall.csv").set_index(["engine", "dataset"])["recall"]
+    readme = (FOLDER.parent / "README.md").read_text("utf-8")
+    for engine in ("bm25", "bm25_plain"):
+        shares = (table[engine, name] for name in ("hotpotqa", "2wikimultihopqa", "triviaqa", "popqa", "nq"))
+        assert f"| `{engine}` | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |" in readme
+
+
 def test_in_the_fault_run_bill_record_and_ledger_agree() -> None:
     table = pd.read_csv(FOLDER / "fault_run.csv")
     assert set(table["rate"]) == {0.0, 0.1, 0.25, 0.5} and set(table["kills"]) == {0, 5}
