@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from zerosearch import artifacts, environment, files
-from zerosearch.questions import evaluation_questions, load_corpus, load_questions_dir
+from zerosearch.question_sets.own import load_questions_dir
+from zerosearch.questions import evaluation_questions, load_corpus
 from zerosearch.retrievers.bm25 import BM25Retriever
 
 DEPTH = 10
