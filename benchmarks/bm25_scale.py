@@ -28,7 +28,8 @@ import pandas as pd
 import psutil
 
 from zerosearch import artifacts, environment, files
-from zerosearch.questions import load_corpus, load_questions_dir
+from zerosearch.question_sets.own import load_questions_dir
+from zerosearch.questions import load_corpus
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.retrievers.corpus import open_passages
 from zerosearch.schema import Passage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
@@ -18,13 +19,22 @@ STEPS = [
 ]
 
 
-@pytest.fixture
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("statistics_speed", FOLDER / "statistics_speed.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def benchmark() -> ModuleType:
+    return load("statistics_speed")
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_imports_and_stands_in_the_list(path: Path) -> None:
+    assert callable(load(path.stem).main) and f"benchmarks/{path.name}" in (FOLDER / "README.md").read_text("utf-8")
 
 
 def test_every_step_is_measured(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +98,14 @@ def test_bm25_was_measured_at_every_size_and_beside_its_peer() -> None:
     real = table.query("corpus == 'real'").set_index("engine")
     assert set(real["n_passages"]) == {20_411} and list(real.index) == ["bm25", "rank_bm25"]
     assert (table["queries_per_cpu_second"] > 0).all() and table["peak_mib"].notna().sum() == 6
+
+
+def test_readme_shows_the_measured_recall() -> None:
+    table = pd.read_csv(FOLDER / "bm25_recall.csv").set_index(["engine", "dataset"])["recall"]
+    readme = (FOLDER.parent / "README.md").read_text("utf-8")
+    for engine in ("bm25", "bm25_plain"):
+        shares = (table[engine, name] for name in ("hotpotqa", "2wikimultihopqa", "triviaqa", "popqa", "nq"))
+        assert f"| `{engine}` | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |" in readme
 
 
 def test_in_the_fault_run_bill_record_and_ledger_agree() -> None:

@@ -131,6 +131,13 @@ def test_a_corpus_needs_words() -> None:
     assert BM25Retriever(corpus("amber")).search([]) == []
 
 
+def test_plain_bm25_takes_words_as_they_stand(tmp_path: Path) -> None:
+    passages = corpus("she directed it", "they were directing", "a direct line")
+    found = {n: open_engine(n, passages, 3, tmp_path / n).search([ask("directed")])[0] for n in ("bm25", "bm25_plain")}
+    assert [p.text for p in found["bm25_plain"].passages] == ["she directed it"] and len(found["bm25"].passages) == 3
+    assert {name: answer.source for name, answer in found.items()} == {"bm25": "bm25", "bm25_plain": "bm25_plain"}
+
+
 def test_fast_enough_for_rollouts() -> None:
     """256 queries over 2,000 passages take about 0.015 s of a core; 0.2 s would slow a rollout down."""
     random = seeds.generator(0, "speed")

@@ -28,7 +28,7 @@ from zerosearch.stage_parameters import SERVED_MODELS
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
-NEED_CORPUS = ("bm25", "dense")  # engines that search the passages of the run
+NEED_CORPUS = ("bm25", "bm25_plain", "dense")  # engines that search the passages of the run
 GIB = 2**30
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

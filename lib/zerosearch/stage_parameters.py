@@ -20,7 +20,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 EngineKind = Literal["transformers", "vllm"]
-RetrieverName = Literal["bm25", "serpapi", "wikipedia", "dense"]
+RetrieverName = Literal["bm25", "bm25_plain", "serpapi", "wikipedia", "dense"]
 METHODS = (  # ways to use the untrained policy
     "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",
 )

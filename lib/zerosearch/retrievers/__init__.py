@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zerosearch.retrievers.cache import ReplayCache
     from zerosearch.schema import Passage
 
-ENGINES = ("bm25", "serpapi", "wikipedia", "dense")
+ENGINES = ("bm25", "bm25_plain", "serpapi", "wikipedia", "dense")
 SERPAPI_KEY = "SERPAPI_API_KEY"  # environment variable
 DENSE_INSTALL = "pip install -c constraints.txt -e '.[dense]'"
 _NOWHERE = "http://nowhere.invalid"
@@ -46,7 +46,7 @@ def open_engine(
 ) -> ReplayableRetriever:
     """Return the real engine of that name, k of its passages per query (1 to 20).
 
-    passages: what a local engine (``bm25``, ``dense``) searches; a remote one has its own.  record: folder in
+    passages: what a local engine (``bm25``, ``bm25_plain``, ``dense``) searches; a remote one has its own.  record: folder in
     which a local engine's answers are kept and from which they are replayed, None for none; those of a remote
     engine are always kept, in ``artifacts.answers_dir()``, so that no run asks for what another one has.
     ledger: is told of every answer that is billed.
@@ -90,6 +90,12 @@ def _bm25(passages: Sequence[Passage], k: int, options: EngineOptions) -> Replay
     return BM25Retriever.open(passages, k)
 
 
+def _bm25_plain(passages: Sequence[Passage], k: int, options: EngineOptions) -> ReplayableRetriever:
+    from zerosearch.retrievers.bm25 import BM25Retriever
+
+    return BM25Retriever.open(passages, k, stem=False)
+
+
 def _serpapi(passages: Sequence[Passage], k: int, options: EngineOptions) -> ReplayableRetriever:
     from zerosearch.retrievers.serpapi import SerpApiRetriever
 
@@ -112,5 +118,5 @@ def _dense(passages: Sequence[Passage], k: int, options: EngineOptions) -> Repla
 
 
 _OPENERS: dict[str, Callable[[Sequence[Passage], int, EngineOptions], ReplayableRetriever]] = {
-    "bm25": _bm25, "serpapi": _serpapi, "wikipedia": _wikipedia, "dense": _dense,
+    "bm25": _bm25, "bm25_plain": _bm25_plain, "serpapi": _serpapi, "wikipedia": _wikipedia, "dense": _dense,
 }

@@ -44,14 +44,13 @@ class BM25Retriever:
     build it in memory.
     """
 
-    name = "bm25"
-
     def __init__(
         self, passages: Sequence[Passage], k: int = 5, k1: float = K1, b: float = B, stem: bool = True,
         index: Index | None = None,
     ):
         # A list could be changed under the index; what lies on the disk stays there.
         self.passages = tuple(passages) if isinstance(passages, list) else passages
+        self.name = "bm25" if stem else "bm25_plain"
         self.k, self.stem, self.words = check_passages_per_query(k), stem, Words(stem)
         self.index = index or self._indexed(k1, b)
         if self.index.n_passages != len(self.passages):
