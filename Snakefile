@@ -9,7 +9,7 @@
 # configuration.  A stage is finished when its manifest.json exists; checkpoints, caches and ledgers are
 # declared by no rule, so that Snakemake never deletes them.  Parameters of a stage, the code cells of its
 # notebook and the weights of shipped models that it names stand under `params:`: a change runs that stage
-# and what depends on it again.  Limits of money and pace are none of them.
+# and what depends on it again.  Limits of money and pace, and replaying, are none of them.
 
 import json
 

@@ -73,7 +73,8 @@ from zerosearch.engines.opening import open_text_engine
 from zerosearch.labels import table_to_pairs
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
-from zerosearch.questions import read_corpus, read_questions
+from zerosearch.questions import read_questions
+from zerosearch.retrievers import corpus
 from zerosearch.rollout import RolloutSettings, rollout
 from zerosearch.scoring import f1
 from zerosearch.stage_parameters import Stage03
@@ -219,7 +220,7 @@ print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.toli
 # With `simulator_replicas` this notebook starts such servers itself; they end with it.
 
 # %%
-passages = read_corpus(stage.require("00", "corpus.jsonl"))
+passages = corpus.of_run(stage, chosen.retriever)
 how = (simulator_url, simulator_name, simulator_protocol, simulator_key_variable, simulator_workers)
 served = arm_setup.Served(*how) if simulator_url and chosen.simulated else None
 tuned = chosen.retriever == "simulator" and served is None

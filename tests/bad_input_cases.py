@@ -342,6 +342,7 @@ DATA: list[READ] = [
     ("surrogates as bytes", lines(b'{"id": 1, "text": "\xed\xa0\xbd"}', file=P), P, ("expected UTF-8", "0xed")),
     ("single quotes", lines(b"{'id': 1}"), Q, ("bad JSON", "mend")),
     ("cut line", lines(json.dumps(GOOD).encode()[:20]), Q, ("bad JSON", "mend")),
+    ("a tab in a text", lines(b'{"id": 1, "question": "a\tb"}'), Q, ("bad JSON: Invalid control character at column 25",)),
     ("text after the object", lines(json.dumps(GOOD).encode() + b" // note"), Q, ("bad JSON", "mend")),
     ("two objects on a line", lines(json.dumps(GOOD).encode() * 2), Q, ("bad JSON", "mend")),
     ("a line that is a text", lines("who wrote it"), Q, ("expected a JSON object", 'found "who wrote it"')),

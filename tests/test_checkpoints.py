@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from zerosearch.training import checkpoints
 
@@ -63,3 +64,19 @@ def test_the_log_goes_back_with_the_checkpoint(tmp_path: Path) -> None:
     assert checkpoints.cut_log(log, 3) == [{"step": 1}, {"step": 2}, {"step": 3}]
     assert log.read_text().count("\n") == 3
     assert checkpoints.cut_log(tmp_path / "none.jsonl", 3) == []
+
+
+def test_the_clock_saves_once_a_minute_unless_saving_is_slow() -> None:
+    now = [0.0]
+    callback, arguments = checkpoints.SaveByTheClock(lambda: now[0]), (TrainingArguments(use_cpu=True), TrainerState())
+
+    def saved_at(seconds: float, saving: float = 0.0) -> bool:
+        now[0], control = seconds, TrainerControl()
+        if callback.on_step_end(*arguments, control).should_save:
+            now[0] += saving
+            callback.on_save(*arguments, control)
+        return control.should_save
+
+    assert [saved_at(s) for s in (10, 59, 60, 90, 119, 125)] == [False, False, True, False, False, True]
+    assert saved_at(190, saving=6.0)  # 6 s are a twentieth of 120 s
+    assert [saved_at(s) for s in (256, 315, 316)] == [False, False, True]

@@ -64,18 +64,26 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert checks.gpu_count() == 0
 
 
+BM25 = {"01.retriever": "bm25", "04.retriever": "bm25"}
+
+
 def own(folder: Path, corpus: Path, **more: float) -> tuple[list[str], list[str]]:
-    return checks.question_problems(Choice(str(folder), str(corpus), **more))
+    return checks.question_problems(Choice(str(folder), str(corpus), **more), BM25)
 
 
 def test_questions_and_corpus(tmp_path: Path) -> None:
     corpus = tmp_path / "passages.txt"
-    assert checks.question_problems(Choice()) == ([], [])
-    assert "expected both" in checks.question_problems(Choice(str(tmp_path)))[0][0]
-    assert "expected both" in checks.question_problems(Choice(corpus_file=str(corpus)), ("serpapi",))[0][0]
+    assert checks.question_problems(Choice(), BM25) == ([], [])
+    assert "expected both" in checks.question_problems(Choice(str(tmp_path)), BM25)[0][0]
+    remote = {"01.retriever": "serpapi", "04.retriever": "wikipedia"}
+    assert "expected both" in checks.question_problems(Choice(corpus_file=str(corpus)), remote)[0][0]
     collection = Choice(questions_source="flashrag")
-    assert "since bm25 searches passages of yours" in checks.question_problems(collection, ("serpapi", "bm25"))[0][0]
-    assert checks.question_problems(collection, ("serpapi", "wikipedia")) == ([], [])
+    (problem,) = checks.question_problems(collection, remote | {"04.retriever": "bm25", "arm search-r1": "bm25"})[0]
+    assert "since 04.retriever, arm search-r1 search passages of yours" in problem and problem.endswith(
+        "add --corpus FILE, or choose an engine with passages of its own (serpapi, wikipedia) by "
+        "--set 04.retriever=NAME, and --arms without search-r1"
+    )
+    assert checks.question_problems(collection, remote) == ([], [])
     assert len(own(tmp_path / "none", corpus)[0]) == 2
     corpus.write_text('{"id": 1, "text": "Ada Falk wrote it."}\n')
     asked = [{"id": i, "question": f"q{i}", "golden_answers": [answer]} for i, answer in enumerate(["Falk", "Berg"])]
@@ -86,6 +94,27 @@ def test_questions_and_corpus(tmp_path: Path) -> None:
     problems, notes = own(tmp_path, corpus)
     assert problems == [] and notes[0].startswith("--corpus: a golden answer of 50% of the 2 evaluation questions")
     assert str(corpus) in notes[0]
+
+
+def test_only_stages_that_are_asked_for_need_a_corpus() -> None:
+    settings = profiles.load("smoke", {"01.retriever": "wikipedia"}, arms=["zerosearch", "search-r1", "rejection", "r1"])
+    assert checks.searches(settings, ["01"]) == {"01.retriever": "wikipedia"}
+    assert checks.searches(settings, ["00", "02"]) == {}
+    assert checks.searches(settings, ["03", "04"]) == {
+        "04.retriever": "bm25", "arm search-r1": "bm25", "arm rejection": "bm25",
+    }
+
+
+def test_a_limit_where_nothing_bills_is_told() -> None:
+    def notes(*stages: str, **values: str) -> list[str]:
+        given = {f"01.{name}": value for name, value in values.items()}
+        return checks.money_notes(profiles.load("smoke", given), stages or ("00", "01"))
+
+    assert notes() == [] and notes("02", max_usd="20") == []
+    assert "nothing in stage 01 bills: searches by bm25 cost nothing" in notes(max_usd="20")[0]
+    assert "searches by serpapi from the record" in notes(max_usd="20", retriever="serpapi", retriever_mode="replay")[0]
+    assert notes(max_usd="20", retriever="serpapi") == []
+    assert notes(max_usd="20", judge_url="http://127.0.0.1:1/v1", judge_model="m") == []
 
 
 def test_the_run_s_own_share_and_seed_decide_the_split(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def test_all_options() -> None:
         (["--set", "03.step=1"], 2, "did you mean 'steps'"),
         (["--run", "a/b"], 2, "expected a name of letters"),
         (["--questions", "nowhere"], 3, "expected both"),
+        (["--only", "01", "--questions", "nowhere", "--set", "01.retriever=wikipedia", "--set",
+          "01.retriever_url=http://127.0.0.1:9"], 3, "expected a folder with files named"),
         (["--clean", "nothing"], 2, "expected the name of a run"),
         (
             ["--profile", "smoke", "--questions", "no", "--corpus", "no"],
@@ -264,6 +266,7 @@ def stale(
         ({"03.steps": "13"}, {}, "03/zerosearch 03/search-r1 04 05"),
         ({}, {"from_stage": "04"}, "04 05"),
         ({}, {"only": "02"}, "02"),
+        ({"01.retriever_mode": "replay", "04.retriever_mode": "replay", "01.max_usd": "1.0"}, {}, ""),
     ],
 )
 def test_what_would_run_again(

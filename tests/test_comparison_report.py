@@ -214,6 +214,25 @@ def test_agreeing_on_a_few_questions_is_no_match() -> None:
     assert set(report(many, Rules(n_resamples=50))["verdict"]) == {"matches (within 2 points)"}
 
 
+@pytest.mark.parametrize(("score", "told"), [(0.0, "0"), (1.0, "1")])
+def test_questions_that_nobody_or_everybody_answers_are_no_match(score: float, told: str) -> None:
+    """The two one-sided tests alone would call 2,000 ties a match; here they come from no variation at all."""
+    values = {(m, 0): {"nq": [score] * 2_000, "popqa": [score] * 2_000} for m in "ab"}
+    table = report(values, Rules(n_resamples=50))
+    assert set(table["verdict"]) == {"undecided"} and (table["p_equivalence_holm"] < 0.05).all()
+    why = f"both score {told} on every question: such questions cannot tell methods apart"
+    assert set(table["note"]) == {why} and table["sentence"].str.endswith(f": {why}.").all()
+    values["a", 0]["popqa"] = values["b", 0]["popqa"] = coin(2_000, 0.5)
+    table = report(values, Rules(n_resamples=50)).set_index("dataset")
+    said = table[table["metric"] == "em"]["verdict"].to_dict()
+    assert said == {"nq": "undecided", "popqa": "matches (within 2 points)", "average": "matches (within 2 points)"}
+
+
+def test_a_set_too_small_for_a_match_keeps_its_words() -> None:
+    row = one(report({(m, 0): {"nq": [0.0] * 20} for m in "ab"}), dataset="nq")
+    assert row["note"] == "" and "would be found 80 times in 100" in row["sentence"]
+
+
 def test_a_winner_needs_the_corrected_p_too() -> None:
     """b is beaten by nine questions to one: p 0.021 alone, and no winner among many pairs."""
     a, b = [1.0] * 9 + [0.0] * 31, [0.0] * 9 + [1.0] + [0.0] * 30

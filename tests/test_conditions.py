@@ -345,6 +345,23 @@ def test_conditions_that_need_tags_are_left_out_for_other_engines() -> None:
             open_condition(name, PASSAGES, 5, 0, PASSAGES, engine)
 
 
+def test_conditions_that_need_tags_are_left_out_for_passages_without_tags() -> None:
+    own = [Passage(str(i), f"Page {i}", f"Amber number {i} lies in the north.") for i in range(30)]
+    real = open_real("bm25", own, 5, EngineOptions(), 0.1, None)  # type: ignore[arg-type]
+    kept, (text,) = possible(["homonyms", "corrupt-0.5", "random", "empty"], True, False, real)
+    assert kept == ["corrupt-0.5", "random", "empty"]
+    assert text.startswith("condition 'homonyms' is left out: expected BM25 over passages that the micro-world tagged")
+    assert "found 'bm25', whose passages carry no tags; use retriever bm25 and the micro-world's own passages" in text
+    clean = open_condition("clean", own, 5, 0, engine=real)
+    asked_for = [SearchRequest("amber north", Question("q", "nq", "?", ("x",)))]
+    plain = open_condition("clean", own, 5, 0)
+    found = [retriever.search(asked_for)[0].passages for retriever in (clean, plain)]
+    assert clean.identity == plain.identity and found[0] == found[1] and len(found[0]) == 5
+    assert real is not None and real.counts() == "1 searches, 0 failed"
+    tagged = [*own, PASSAGES[0]]
+    assert open_real("bm25", tagged, 5, EngineOptions(), 0.1, None) is None  # type: ignore[arg-type]
+
+
 def test_clean_and_corrupted_searches_ask_the_engine_of_the_run() -> None:
     engine = EchoRetriever()
     assert open_condition("clean", PASSAGES, 5, 0, engine=engine) is engine

@@ -214,7 +214,7 @@ def test_a_reader_s_file_without_the_right_to_read(tmp_path: Path) -> None:
     corpus.write_text("damaged\n")
     (questions / "nq.jsonl").chmod(0)
     with ordinary_rights():
-        problems, _ = checks.question_problems(Choice(str(questions), str(corpus)))
+        problems, _ = checks.question_problems(Choice(str(questions), str(corpus)), {})
     assert f"`chmod u+r {questions / 'nq.jsonl'}`" in problems[0]
     assert f"{corpus}:1: expected a JSON object" in problems[0]
 

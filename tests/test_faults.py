@@ -17,7 +17,7 @@ from fault_server import FAULTS, FaultServer
 
 from zerosearch.errors import RetrieverError
 from zerosearch.ledger import Ledger
-from zerosearch.remote import FAILURES
+from zerosearch.remote import FAILURES, RemoteRefused
 from zerosearch.retrievers import recorded
 from zerosearch.retrievers.answers import key_of
 from zerosearch.retrievers.base import FailureLimit, ReplayableRetriever
@@ -114,11 +114,20 @@ def test_every_fault_alone(tmp_path: Path, fault: str) -> None:
 
 
 def test_the_run_stops_when_failures_pass_the_limit(tmp_path: Path) -> None:
-    with FaultServer(1.0, faults=("server",)) as server:
+    with FaultServer(0.0, faults=("server",)) as server:
         limit = FailureLimit(opened("serpapi", server.url, tmp_path), max_share=0.2, after=10)
-        with pytest.raises(RetrieverError, match="at most 20% failed searches, found 12 of 12, 12 of them with"):
+        limit.search(requests(1))
+        server.rate = 1.0
+        with pytest.raises(RetrieverError, match="at most 20% failed searches, found 11 of 13, 11 of them with"):
             limit.search(requests(12))
-        assert limit.counts() == "serpapi: 12 fresh, 0 cached, 0 paid, 12 failed; 12 server (HTTP 500)"
+        assert limit.counts() == "serpapi: 12 fresh, 1 cached, 1 paid, 11 failed; 11 server (HTTP 500)"
+
+
+def test_an_engine_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    with FaultServer(1.0, faults=("server",)) as server:
+        with pytest.raises(RemoteRefused, match="each of the first 8 calls failed"):
+            opened("serpapi", server.url, tmp_path).search(requests(50))
+        assert server.sent.total() < 50
 
 
 def start(url: str, folder: Path, n: int) -> subprocess.Popen[str]:

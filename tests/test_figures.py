@@ -254,6 +254,12 @@ def test_training_panels_show_plan_and_realised_noise_of_the_noisy_arm_only():
     assert "no noise in these runs" in [text.get_text() for text in quiet.axes[2].texts]
 
 
+def test_scores_that_are_all_zero_have_no_leader():
+    nobody = figures.scores_by_dataset(SCORES.assign(value=0.0, low=0.0, high=0.0))
+    assert nobody.get_suptitle().replace("\n", " ") == "No method answers a question: average EM is 0.00 for all"
+    assert "leads with" in figures.scores_by_dataset(SCORES).get_suptitle().replace("\n", " ")
+
+
 def test_curriculum_title_gives_the_dose():
     figure = figures.curriculum_curves(CURVES)
     assert "ends at noise 0.50 but averages 0.197" in figure.get_suptitle()

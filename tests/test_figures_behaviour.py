@@ -113,6 +113,13 @@ def test_efficiency_weighs_every_set_the_same_and_draws_intervals():
                              "Untrained, may search 0.40 with 1.0 and 20")
 
 
+def test_of_equal_methods_none_is_called_the_highest():
+    equal = AVERAGES.assign(value=AVERAGES["value"].where(AVERAGES["method"] != "search", 0.7))
+    assert _said(figures.efficiency(equal, PREDICTIONS)) == "Untrained, may search and ZeroSearch are equal at average EM 0.70"
+    nobody = figures.efficiency(AVERAGES.assign(value=0.0, low=0.0, high=0.0), PREDICTIONS)
+    assert _said(nobody) == "No method answers a question: average EM is 0.00 for all"
+
+
 @pytest.mark.parametrize(("most", "scale"), [(100, "linear"), (101, "log")])
 def test_the_axis_of_tokens_is_logarithmic_above_a_range_of_twenty(most, scale):
     longest = PREDICTIONS.assign(n_tokens=PREDICTIONS["n_tokens"].where(PREDICTIONS["method"] != "zerosearch", most))
@@ -172,6 +179,21 @@ def test_calibration_says_who_tells_best_who_is_silent_and_who_was_asked():
     always = CALIBRATION.query("method == 'search'")
     assert "95 % interval (Wilson)." in _small_print(figures.search_calibration(always))
     assert _said(figures.search_calibration(always)).startswith("No method searches more often where it must")
+
+
+def test_calibration_without_questions_of_one_kind_compares_nothing():
+    one = CALIBRATION.query("method == 'search'")
+    none_known = one.assign(n_known=0, searched_known=_NO, known_low=_NO, known_high=_NO)
+    said = "Nothing to compare: no question is answered right without a search"
+    assert _said(figures.search_calibration(none_known)) == said
+    all_known = one.assign(n_unknown=0, searched_unknown=_NO, unknown_low=_NO, unknown_high=_NO)
+    said = "Nothing to compare: every question is answered right without a search"
+    assert _said(figures.search_calibration(all_known)) == said
+
+
+def test_outcomes_without_a_right_answer_name_no_best_method():
+    wrong = ENDS.assign(share=ENDS["share"].where(ENDS["outcome"] != OUTCOMES[0], 0.0))
+    assert _said(figures.outcomes(wrong)) == "No method answers any question right"
 
 
 def test_outcomes_stack_to_one_in_a_fixed_order_and_weigh_sets_the_same():

@@ -23,6 +23,7 @@ from zerosearch.microworld.tokenizer import build_tokenizer
 from zerosearch.prompts import Prompts
 from zerosearch.rollout import RolloutSettings
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, SearchRequest
+from zerosearch.training import checkpoints
 from zerosearch.training.batching import make_micro_batches
 from zerosearch.training.policy_rl import (
     frozen_copy,
@@ -150,6 +151,26 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch:
     pd.testing.assert_frame_equal(resumed[timeless], whole[timeless], check_exact=True)
     assert torch.equal(weights(model), weights(again))
     assert len(pd.read_parquet(tmp_path / "cut" / "trajectories.parquet")) == 12
+
+
+def test_a_run_with_fewer_steps_than_save_every_goes_on_where_the_clock_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step takes longer than a kill may cost: the checkpoint of step 3 is there though save_every is 100."""
+    dense_reward(monkeypatch)
+    seldom = replace(SETTINGS, save_every=100)
+    _, whole, model = train(tmp_path / "whole", seldom)
+    assert not list((tmp_path / "whole").rglob("checkpoint-1"))
+    monkeypatch.setattr(checkpoints, "LOST_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "_SAVING_SHARE", 1e9)
+    stop_after(monkeypatch, 3)
+    with pytest.raises(_Stopped):
+        train(tmp_path / "cut", seldom)
+    stage, resumed, again = train(tmp_path / "cut", seldom)
+    assert stage.progressed == [(3, 4), (4, 4)]  # steps 1 to 3 were not repeated
+    timeless = [c for c in whole if not c.startswith("seconds_")]
+    pd.testing.assert_frame_equal(resumed[timeless], whole[timeless], check_exact=True)
+    assert torch.equal(weights(model), weights(again))
 
 
 def test_a_resumed_run_counts_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,10 @@ def test_overrides_are_read_by_type(key: str, text: str, value: object) -> None:
         ("03.learning_rate", "nan", "expected float"),
         ("03.noise_end", "1.5", "less than or equal to 1"),
         ("00.rebuild_models", "maybe", "expected bool"),
-        ("02.label_kind", "votes", "'judge' or 'trajectory'"),
+        ("02.label_kind", "votes", "02.label_kind=votes: expected one of judge, trajectory; found 'votes'"),
+        ("01.retriever", "bm25_plan", "one of bm25, bm25_plain, serpapi, wikipedia, dense; found 'bm25_plan'; "
+         "did you mean 'bm25_plain'"),
+        ("00.questions_source", "flashrags", r"expected one of flashrag, .* \(or nothing\); found 'flashrags'; did you"),
         ("03.group_size", "1", "greater than or equal to 2"),
         ("03.arm", "x", "use --arms"),
         ("04.methods", "direct,rags", "should match pattern"),

@@ -155,6 +155,39 @@ def test_rows_name_their_sets_where_files_do_not(tmp_path: Path) -> None:
     assert [s["n_questions"] for s in data.sources] == [6, 1] and data.questions[-1].split == "train"
 
 
+def test_a_file_that_names_its_form_leaves_the_set_to_its_rows(tmp_path: Path) -> None:
+    """A name of the seven in a row goes before any file's name; another one counts where the file names none."""
+    def row(source: str, index: int) -> dict[str, Any]:
+        return {"data_source": source, "reward_model": {"ground_truth": ["a"]}, "question": f"{source} {index}?",
+                "extra_info": {"index": index, "split": "test"}}
+
+    put(tmp_path / "verl_test.sample.jsonl", row("nq", 0), row("lab/own", 1))
+    put(tmp_path / "named.jsonl", row("lab/own", 2))
+    put(tmp_path / "odd.jsonl", row("popqa", 3))
+    made = read_folder(tmp_path)
+    assert made.problems == [] and [(q.dataset, q.id) for q in made.questions] == [
+        ("named", "named/test_2"), ("popqa", "popqa/test_3"), ("nq", "nq/test_0"), ("own", "own/test_1"),
+    ]
+    assert [source.dataset for source in made.sources] == ["named", "popqa", ""]
+
+
+@pytest.mark.parametrize("text", [
+    json.dumps({"id": "1", "title": "Ada", "text": "Ada wrote it."}),
+    json.dumps([{"id": "1", "contents": "Ada"}], indent=1),
+    json.dumps({"Ada": ["Ada wrote it.", "Often."], "Bo": ["Bo."]}, indent=1),
+    "id\ttext\ttitle\n1\tAda wrote it.\tAda\n",
+])
+def test_passages_among_the_questions_are_told_as_such(tmp_path: Path, text: str) -> None:
+    (tmp_path / "wiki.json").write_text(text)
+    (problem,) = read_folder(tmp_path).problems
+    assert "look like passages; take the file out of this folder and give it with --corpus" in problem
+
+
+def test_an_answer_list_that_comes_first_makes_no_passage(tmp_path: Path) -> None:
+    put(tmp_path / "mine.jsonl", {"golden_answers": ["a"], "id": 1, "question": "q"})
+    assert [q.id for q in read_folder(tmp_path).questions] == ["mine/1"]
+
+
 @pytest.mark.parametrize(
     ("stem", "dataset", "split"),
     [
@@ -166,6 +199,8 @@ def test_rows_name_their_sets_where_files_do_not(tmp_path: Path) -> None:
         ("musique_ans_v1.0_train", "musique", "train"), ("trivia_qa-validation", "triviaqa", "dev"),
         ("Bamboogle", "bamboogle", ""), ("train", "", "train"), ("test", "", "test"), ("mine", "mine", ""),
         ("mine_train", "mine", "train"), ("mine_dev", "mine", "dev"), ("training_data", "training_data", ""),
+        ("verl_test.sample", "", "test"), ("verl", "", ""), ("verl_mine", "verl_mine", ""),
+        ("test_questions", "test_questions", ""),
         ("my.set_test", "my.set", "test"), ("latest", "latest", ""), ("mine_test_train", "mine_test", "train"),
     ],
 )

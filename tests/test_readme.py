@@ -18,7 +18,7 @@ README = (artifacts.REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines() if line.split("#")[0].strip()
+    for line in block.replace("\\\n", " ").splitlines() if line.split("#")[0].strip()
 ]
 
 

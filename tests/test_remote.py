@@ -291,6 +291,25 @@ def test_an_interrupt_breaks_calls_off(server: LocalServer) -> None:
     assert not [t for t in threading.enumerate() if t.name == "remote calls"]
 
 
+# -- a service that is not there ------------------------------------------------------------------
+
+
+def test_a_service_that_never_answers_is_given_up(server: LocalServer) -> None:
+    """Eight calls in a row, each with all its attempts; the others are not sent."""
+    server.reply = lambda asked: Reply(status=502)
+    with pytest.raises(RemoteRefused, match=r"numbers at .*first 8 calls failed, with 2 attempts.*HTTP 502.*see that it runs"):
+        list(remote(server, attempts=2, workers=1).ask_all([post(n) for n in range(50)]))
+    assert len(server.asked) == 16
+
+
+def test_one_that_answered_once_is_asked_on(server: LocalServer) -> None:
+    """That is for the limit on the share of failures; a request that is refused for itself was answered, too."""
+    for first in (echo, lambda asked: Reply(status=422)):
+        server.reply = lambda asked, first=first: first(asked) if asked.body == 3 else Reply(status=502)
+        answers = list(remote(server, workers=1).ask_all([post(n) for n in range(30)]))
+        assert len(answers) == 30 and kinds(answers).count("server") == 29
+
+
 # -- addresses and keys ---------------------------------------------------------------------------
 
 

@@ -134,3 +134,19 @@ def test_writing_twice_replaces_the_report(tmp_path, monkeypatch):
     small_run.write("toy")
     first, second = report.write("toy"), report.write("toy")
     assert first == second and [p.name for p in tmp_path.joinpath("toy").glob("*.html")] == ["report.html"]
+
+
+@pytest.mark.parametrize("parameter", ["corpus_file", "questions_dir", "questions_source"])
+def test_a_run_on_data_of_its_own_says_that_the_graph_shows_the_micro_world(parameter, page, tmp_path, monkeypatch):
+    said = "micro-world on which the shipped models were made, not the corpus of this run"
+    assert said not in page[0], "the toy run has the micro-world's own corpus"
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
+    artifacts.open_stage("own", "00", {**small_run.PARAMETERS, parameter: "mine"}).finish()
+    assert said in report.render("own")
+
+
+@pytest.mark.parametrize(("judge", "told"), [("rule", True), ("some-model at http://judge", False)])
+def test_labels_that_no_model_made_are_said_to_be_the_rules(judge, told, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
+    artifacts.open_stage("toy", "01", small_run.PARAMETERS).finish(judge=judge)
+    assert ("No model was asked in this run" in report.render("toy")) == told

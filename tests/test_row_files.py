@@ -94,7 +94,9 @@ def test_an_object_of_titles_is_passages_and_nothing_else(tmp_path: Path) -> Non
         {"title": 'A "b"', "sentences": ["one.", " two."]}, {"title": "C", "sentences": []},
         {"title": 'A "b"', "sentences": ["again"]},  # a title twice is two passages: nothing is lost
     ]
-    assert isinstance(open_rows(path, "questions"), Lines)
+    assert isinstance(open_rows(path, "questions"), TitledLists)  # so that it can be told what they are
+    asked = put(tmp_path / "asked.json", '{"golden_answers": ["a"], "id": 1, "question": "q"}')
+    assert isinstance(open_rows(asked, "questions"), Lines)
     line = put(tmp_path / "lines.jsonl", '{"tags": ["x"], "id": 1, "text": "t"}\n')
     assert isinstance(open_rows(line, "passages"), Lines)
 

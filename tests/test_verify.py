@@ -191,6 +191,15 @@ def test_another_corpus_and_another_parameter(published: Path, capsys: pytest.Ca
         "differs  00_micro_world/corpus.jsonl ffffffffffff…",
         "missing  00_micro_world/questions.jsonl: the run has no such file",
     ]
+    said = "not comparable: this run has other questions and another corpus than the reference, so its numbers are"
+    assert said in shown and shown.index(said) < shown.index("differs")
+
+
+def test_only_other_inputs_make_a_run_incomparable(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_run.edit_manifest("mine", toy_run.TRAINING, lambda m: m["parameters"].update(steps=6))
+    assert "not comparable" not in report(capsys, "--tolerant")[1]
+    toy_run.edit_manifest("mine", "00_micro_world", lambda m: m["outputs"].update({"corpus.jsonl": "f" * 64}))
+    assert "this run has another corpus than the reference" in report(capsys, "--tolerant")[1]
 
 
 def test_a_parameter_that_is_younger_than_the_reference_must_have_its_default(

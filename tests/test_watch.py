@@ -8,7 +8,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import nbformat
 import psutil
@@ -17,7 +17,7 @@ from fake_notebooks import notebook, write_all
 from rich.console import Console
 
 from zerosearch import artifacts, cli, profiles, stalls, watch
-from zerosearch.console import Display
+from zerosearch.console import Display, Line, estimate
 from zerosearch.jobs import Board, Job
 from zerosearch.pipeline import Planned
 from zerosearch.processes import tree_rss_mib
@@ -152,6 +152,25 @@ def test_a_terminal_shows_a_stalled_job_as_such(at_work: tuple[Watch, Clock, Boa
             clock.seconds += 60
     assert "\x1b[1;33mstalled\x1b[0m" in shown.getvalue()
     assert shown.getvalue().count("is stalled: not a word for 10:00") == 1
+
+
+def test_a_stage_past_its_estimate_says_so() -> None:
+    def times(state: str, seconds: float | None) -> str:
+        return Line(Job("04"), state, seconds, 10.0, "").cells()[4]
+
+    assert times("waiting", None) == "of about 0:10" and times("running", 9.0) == "0:09 of about 0:10"
+    assert times("running", 75.0) == times("stalled", 75.0) == "1:15, longer than the 0:10 expected"
+    assert times("done", 75.0) == "1:15"
+
+
+def test_an_estimate_says_whose_work_it_is_about() -> None:
+    def told(values: dict[str, str] | None = None, **more: Any) -> str:
+        return estimate(profiles.load("smoke", values, **more))
+
+    assert told() == told({"01.retriever_workers": "2", "03.steps": "12"}) == "about 4 min"
+    assert told(questions_dir="q", corpus_file="c") == "about 4 min with the profile's own questions"
+    other = "about 4 min with the profile's own parameters"
+    assert told({"03.steps": "13"}) == told(arms=["search-r1"]) == told(seeds=[0, 1]) == other
 
 
 def test_a_full_disk_after_the_last_job_stops_nothing(at_work: tuple[Watch, Clock, Board, io.StringIO]) -> None:

@@ -47,12 +47,17 @@ def parsed(text: str) -> tuple[dict[str, Any] | None, str]:
 def json_fault(error: Exception) -> str:
     """Return what an error of DECODER says to a reader."""
     if isinstance(error, json.JSONDecodeError):
-        return f"expected a JSON object, found bad JSON: {error.msg} at column {error.colno}"
+        return f"expected a JSON object, found bad JSON: {bad_json(error, error.colno)}"
     if isinstance(error, RecursionError):
         return "expected a JSON object, found one that is nested too deeply"
     if isinstance(error, _Refused):
         return f"expected a JSON object, found {error}"
     return "expected a JSON object, found a number of thousands of digits; write it as a text"
+
+
+def bad_json(error: json.JSONDecodeError, column: int) -> str:
+    """Return what Python says of bad JSON, with the column: some of its sentences end in "at" already."""
+    return f"{error.msg.removesuffix(' at')} at column {column}"
 
 
 def object_fault(found: Any, text: str) -> str:

@@ -23,7 +23,8 @@ from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
 from zerosearch.question_sets.hub import SOURCES
 from zerosearch.question_sets.own import Choice, check_own, check_source
-from zerosearch.retrievers import DENSE_INSTALL, SERPAPI_KEY
+from zerosearch.retrievers import DENSE_INSTALL, ENGINES, SERPAPI_KEY
+from zerosearch.retrievers.base import PAID_ENGINES
 from zerosearch.stage_parameters import SERVED_MODELS
 
 DISTRIBUTION = "zerosearch-workbook"
@@ -102,26 +103,30 @@ def _notebook(path: Path) -> list[str]:
     return [] if whole else [f"notebook: {path}: expected {wanted}, found others; {fix}"]
 
 
-def question_problems(choice: Choice, engines: Sequence[str] = ("bm25",)) -> tuple[list[str], list[str]]:
+def searches(settings: Settings, stages: Iterable[str]) -> dict[str, str]:
+    """Return which real engine searches where in these stages: by parameter, or by arm that practises on it."""
+    from zerosearch.training.arms import ARMS
+
+    stages = set(stages)
+    found = {f"{stage}.retriever": settings.stage(stage)["retriever"] for stage in ("01", "04") if stage in stages}
+    if "03" in stages:
+        found |= {f"arm {arm}": "bm25" for arm in settings.arms if ARMS[arm].retriever == "bm25"}
+    return found
+
+
+def question_problems(choice: Choice, engines: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return (problems, notes) of a reader's questions and passages: what stage 00 would say of them.
 
-    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  engines: the real ones of
-    the run, of which some search passages of their own.
+    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  engines: the real ones that
+    are asked, by place (see ``searches``); some have passages of their own.
     """
     if not (choice.brought or choice.corpus_file):
         return [], []
-    needed = [engine for engine in engines if engine in NEED_CORPUS]
-    if choice.questions_source and not choice.corpus_file and needed:
-        return [
-            f"--corpus: expected a passages file, since {needed[0]} searches passages of yours and the collection "
-            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose engines that "
-            "have passages of their own with --set 01.retriever=NAME and --set 04.retriever=NAME"
-        ], []
-    if not choice.brought or (not choice.corpus_file and needed):
-        return [
-            "--questions and --corpus: expected both (questions need passages to search), found one of them; "
-            "add the other one"
-        ], []
+    if not choice.brought:
+        return ["--questions and --corpus: expected both, found --corpus alone; add --questions DIR"], []
+    needed = [place for place, engine in engines.items() if engine in NEED_CORPUS]
+    if needed and not choice.corpus_file:
+        return [_corpus_lacks(choice, needed)], []
     if problems := _path_problems(choice):
         return problems, []
     try:
@@ -129,6 +134,19 @@ def question_problems(choice: Choice, engines: Sequence[str] = ("bm25",)) -> tup
     except WorkbookError as error:
         return [str(error)], []
     return [], [*notes, *(_coverage_notes(n_evaluated, share, Path(choice.corpus_file)) if n_evaluated else [])]
+
+
+def _corpus_lacks(choice: Choice, needed: Sequence[str]) -> str:
+    """Return the complaint about questions without passages.  needed: the places that search passages of the run."""
+    own = [f"--set {place}=NAME" for place in needed if place.endswith(".retriever")]
+    arms = [place.removeprefix("arm ") for place in needed if place.startswith("arm ")]
+    engines = ", ".join(name for name in ENGINES if name not in NEED_CORPUS)
+    ways = [f"an engine with passages of its own ({engines}) by {' and '.join(own)}"] if own else []
+    ways += [f"--arms without {' and '.join(arms)}"] if arms else []
+    return (
+        f"--corpus: expected both questions and passages, since {', '.join(needed)} search{'es' * (len(needed) == 1)} "
+        f"passages of yours, found {choice.where} alone; add --corpus FILE, or choose {', and '.join(ways)}"
+    )
 
 
 def collection_problems(choice: Choice, offline: bool) -> tuple[list[str], list[str]]:
@@ -259,6 +277,19 @@ def text_engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]
             "update, found none; train with --set 03.rollout_engine=transformers"
         )
     return problems
+
+
+def money_notes(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return a note where a limit of money was given to a stage in which nothing bills."""
+    values = settings.stage("01")
+    asks = values["retriever_mode"] == "live" and values["retriever"] in PAID_ENGINES
+    if "01" not in stages or not values["max_usd"] or asks or values["judge_url"]:
+        return []
+    who = f"searches by {values['retriever']}{' from the record' * (values['retriever_mode'] == 'replay')}"
+    return [
+        f"01.max_usd: nothing in stage 01 bills: {who} cost nothing and no judge is asked; the limit of "
+        f"{values['max_usd']:g} USD changes nothing"
+    ]
 
 
 def price_book_problems(price_book: str) -> list[str]:

@@ -68,7 +68,7 @@ def _check(
     """
     stages = _stages_of(selection)
     choice = Choice.of(settings.stage("00"))
-    data, notes = checks.question_problems(choice, [settings.stage(stage)["retriever"] for stage in ("01", "04")])
+    data, notes = checks.question_problems(choice, checks.searches(settings, stages))
     not_there, downloads = checks.collection_problems(choice, settings.source.offline) if "00" in stages else ([], [])
     damaged, absent = checks.model_problems(settings, stages)
     absent += checks.engine_problems(settings, stages) + checks.text_engine_problems(settings, stages)
@@ -77,6 +77,7 @@ def _check(
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
     too_small = checks.machine_problems(settings.source.needs, folder)
     warning = checks.memory_warning(settings.source.needs)
+    notes += checks.money_notes(settings, stages)
     told = notes + downloads + ([warning] if warning and not too_small else [])
     return problems, too_small + absent + not_there, told
 
@@ -240,7 +241,7 @@ def _check_inputs(
 def _headline(settings: profiles.Settings, folder: Path) -> str:
     seeds = ", ".join(map(str, settings.seeds))
     return (
-        f"run {settings.run} · profile {settings.profile} (about {settings.source.needs.minutes:g} min) · "
+        f"run {settings.run} · profile {settings.profile} ({console.estimate(settings)}) · "
         f"arms {', '.join(settings.arms)} · seeds {seeds} · {folder}"
     )
 

@@ -90,11 +90,13 @@ def collect(
 
 
 def _say(made: Sequence[Trajectory], total: int, stage: Stage, spending: Spending | None) -> None:
-    """Say how far a collection is: searches per trajectory, right answers, and the cost where there is any."""
+    """Say how far a collection is: searches per trajectory, right answers, what failed and the cost where there is any."""
     right = sum(em(t.answer, t.question.golden_answers) for t in made)
     cost = {"usd": spending.usd} if spending is not None and (spending.usd or spending.max_usd) else {}
+    lost = sum(t.stop_reason == "retriever_error" for t in made)
+    failed = {"failed": lost} if lost else {}
     n_searches = sum(t.n_searches for t in made)
-    stage.progress(len(made), total, searches=n_searches / len(made), em=right / len(made), **cost)
+    stage.progress(len(made), total, searches=n_searches / len(made), em=right / len(made), **failed, **cost)
 
 
 def _roll_out(

@@ -21,6 +21,7 @@ from zerosearch.jobs import Board, Job, Status
 from zerosearch.pipeline import Planned
 from zerosearch.plain_text import clean
 from zerosearch.processes import alive
+from zerosearch.profiles import Settings
 from zerosearch.progress import clock
 
 QUIET_EVERY = 30.0  # seconds between lines about a running stage where nothing can be redrawn
@@ -49,9 +50,16 @@ class Line:
         word = clean(self.word)  # it may quote what a model wrote
         name = artifacts.NOTEBOOKS[self.job.stage][3:].replace("_", " ")
         which = f"{self.job.arm} seed {self.job.seed}" if self.job.arm else ""
+        return [self.job.stage, name, which, self.state, self._times(), word]
+
+    def _times(self) -> str:
+        """Return the elapsed time and, of a stage that is not done, what was expected."""
         elapsed = clock(self.seconds) if self.seconds is not None else ""
-        about = f"of about {clock(self.expected)}" if self.state in ("running", "stalled", "waiting") else ""
-        return [self.job.stage, name, which, self.state, " ".join(filter(None, (elapsed, about))), word]
+        if self.state not in ("running", "stalled", "waiting"):
+            return elapsed
+        if self.seconds is not None and self.seconds >= self.expected + 1:
+            return f"{elapsed}, longer than the {clock(self.expected)} expected"
+        return f"{elapsed} of about {clock(self.expected)}".lstrip()
 
     def text(self) -> str:
         """Return the cells as one aligned line."""
@@ -139,6 +147,19 @@ class Display:
             if line.state != state or due:
                 self.shown[line.job] = (line.state, now)
                 self.console.print(line.text(), markup=False)
+
+
+def estimate(settings: Settings) -> str:
+    """Return how long the profile takes, and of what this is true where the run does other work."""
+    about, source = f"about {settings.source.needs.minutes:g} min", settings.source
+    changed = {
+        name for stage, values in settings.stages.items() for name, value in values.items()
+        if value != source.stages[stage].get(name, "") and name not in artifacts.FREE_PARAMETERS
+    }
+    if changed & {"questions_dir", "questions_source", "corpus_file"}:
+        return f"{about} with the profile's own questions"
+    same = not changed and [*settings.arms] == source.arms and [*settings.seeds] == source.seeds
+    return about if same else f"{about} with the profile's own parameters"
 
 
 def plan_lines(planned: Sequence[Planned], expected: Mapping[str, float]) -> list[str]:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import IO, Any, Iterator, NoReturn
 
-from zerosearch.checked_json import DECODER, READING_ERRORS, json_fault, object_fault
+from zerosearch.checked_json import DECODER, READING_ERRORS, bad_json, json_fault, object_fault
 from zerosearch.rows import MAX_LINE_BYTES, Opener, Row, Rows, open_plain
 
 WRAPPER = r'\s*\{\s*"Data"\s*:\s*\['  # how TriviaQA's files begin
@@ -150,7 +150,7 @@ class _Text:
                 raise _Broken(f"expected {wanted}, found a longer one (or a quotation mark too few)")
             self._move(min(error.pos, len(self._text)))
             column = self._at - self._text.rfind("\n", 0, self._at)
-            raise self._end_of_text(f"expected a JSON object, found bad JSON: {error.msg} at column {column}")
+            raise self._end_of_text(f"expected a JSON object, found bad JSON: {bad_json(error, column)}")
         raise _Broken(json_fault(error))
 
     def _end_of_text(self, complaint: str) -> Exception:

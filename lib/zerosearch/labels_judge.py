@@ -96,7 +96,7 @@ class PassageJudge:
             for start in range(0, len(fresh), CHUNK):
                 if on_progress is not None:
                     on_progress(start, len(fresh))
-                stop.check(f"{start} of {len(fresh)} verdicts")
+                stop.check(f"{start - len(errors)} of {len(fresh)} verdicts")
                 errors |= self._ask(fresh[start : start + CHUNK])
                 check_failures(errors.values(), len(fresh), self.max_failures, self._name, self._kept)
         return [self._verdict(case, errors.get(case.key, "")) for case in cases]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Mapping, Sequence, get_type_hints
+from typing import Any, Mapping, Sequence, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from zerosearch import artifacts
-from zerosearch.errors import ConfigError, unknown_name
+from zerosearch.errors import ConfigError, did_you_mean, unknown_name
 from zerosearch.stage_parameters import (
     STAGE_CLASSES,
     Common,
@@ -307,11 +307,21 @@ def _checked(stage: str, name: str, value: Any, where: str, *, as_text: bool) ->
         return adapter.validate_strings(value) if as_text else adapter.validate_python(value, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
+        if problem["type"] == "literal_error":
+            raise ConfigError(_not_among(where, value, get_args(_hints(stage)[name]))) from None
         wanted = type(getattr(STAGE_CLASSES[stage], name)).__name__
         is_yaml_text = wanted == "float" and isinstance(value, str) and not as_text
         hint = "; in YAML write 1.0e-6, since 1e-6 is a text there" if is_yaml_text else ""
         message = problem["msg"][0].lower() + problem["msg"][1:]
         raise ConfigError(f"{where}: expected {wanted}: {message}; found {value!r:.60}{hint}") from None
+
+
+def _not_among(where: str, value: Any, choices: Sequence[str]) -> str:
+    """Return the complaint about a value that is none of a parameter's choices, of which "" is one to leave out."""
+    named = [choice for choice in choices if choice]
+    empty = " (or nothing)" if "" in choices else ""
+    near = did_you_mean(str(value), named)
+    return f"{where}: expected one of {', '.join(named)}{empty}; found {value!r:.60}{near}"
 
 
 def _hints(stage: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ __all__ = [
 
 T = TypeVar("T")
 _LOOK = 0.02  # seconds between two looks into a purse that waits for other requests to end
+GIVE_UP_AFTER = 8  # calls that failed, at a service from which no answer ever came
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ class Remote:
     def __init__(self, service: Service, purse: Purse | None = None):
         self.service, self.purse = service, purse
         self._pace = Pace(service.per_second)
+        self._heard_of, self._in_vain = False, 0
 
     def ask(self, call: Call[T]) -> Answer[T]:
         """Return the answer to one call; RemoteRefused where none can succeed."""
@@ -230,7 +232,22 @@ class Remote:
             failure = RemoteFailure(error.kind, error.status, self._without_key(error.detail))
         if failure is not None and failure.kind == "refused":
             raise self._refusal(failure)
+        self._check_alive(failure)
         return Answer(value, failure, retrying.statistics["attempt_number"], time.monotonic() - started)
+
+    def _check_alive(self, failure: RemoteFailure | None) -> None:
+        """Raise RemoteRefused when one call after the other fails at a service that never answered."""
+        self._heard_of = self._heard_of or failure is None or not failure.may_pass
+        if self._heard_of:
+            return
+        self._in_vain += 1
+        if self._in_vain >= GIVE_UP_AFTER:
+            s, found = self.service, FAILURES[failure.kind] if failure else ""
+            raise RemoteRefused(
+                f"{s.place}: expected {s.offers}, found that each of the first {self._in_vain} calls failed, with "
+                f"{s.attempts} attempts each; the last: {failure} ({found}); see that it runs there, {s.advice}, and "
+                "start the same command again"
+            )
 
     def _wait(self, state: RetryCallState) -> float:
         """Return the seconds before the next attempt: the back-off, or what the server asks for."""

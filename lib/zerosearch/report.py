@@ -34,6 +34,12 @@ QUESTIONS = {
     "04": ("Evaluation", "How many questions does each method answer, with the real engine?"),
     "05": ("Costs", "What did it cost, and what would paid searches have cost?"),
 }
+_OWN_DATA = ("corpus_file", "questions_dir", "questions_source")  # parameters of stage 00 that name a reader's data
+_OTHER_WORLD = (
+    "This run has questions or passages of its own. The graph of entities and facts shows the micro-world on which the "
+    "shipped models were made, not the corpus of this run."
+)
+_BY_RULE = "No model was asked in this run: where the figure says “judge per passage”, the labels are the rule's."
 HEADLINE, MAX_ROWS, N_SAMPLES = "headline.png", 60, 6
 _SHOWN_KEYS = artifacts.MANIFEST_KEYS | {
     "finished": str, "wall_seconds": (int, float), "peak_rss_mib": (int, float), "python": str, "platform": str,
@@ -64,11 +70,12 @@ class Part:
 
 @dataclass(slots=True)
 class Section:
-    """What the report shows of one stage."""
+    """What the report shows of one stage.  note: what its figures do not say about this run, or empty."""
 
     number: str
     name: str
     question: str
+    note: str = ""
     missing: list[str] = field(default_factory=list)
     figures: list[Picture] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
@@ -133,12 +140,20 @@ def _section(run: str, root: Path, number: str, manifests: list[dict[str, Any]])
     if not done:
         section.missing.append(f"Not finished in this run. Make it with `./run_all.sh --run {run} --only "
                                f"{number}` or notebooks/{artifacts.NOTEBOOKS[number]}.ipynb.")
+    section.note = _note(number, done)
     section.figures = [_picture(path, root) for path in sorted(folder.glob("**/figures/*.png"))]
     section.tables = [_table(path, root) for path in sorted(folder.glob("**/*.csv"))]
     section.parts = [_part(manifest) for manifest in done]
     if number == "04" and (folder / "predictions.parquet").is_file():
         section.samples = _samples(artifacts.read_table(folder / "predictions.parquet"))
     return section
+
+
+def _note(number: str, done: list[dict[str, Any]]) -> str:
+    """Return what a reader of the stage's figures must know about this run, if anything."""
+    if number == "00" and any(manifest["parameters"].get(name) for manifest in done for name in _OWN_DATA):
+        return _OTHER_WORLD
+    return _BY_RULE if number == "01" and any(manifest["results"].get("judge") == "rule" for manifest in done) else ""
 
 
 def _picture(path: Path, root: Path) -> Picture:

@@ -36,7 +36,8 @@ def open_gzip(path: Path) -> IO[bytes]:
 def open_rows(path: Path, content: Content, max_bytes: int | None = None) -> Rows:
     """Return the rows of a file of any known form.
 
-    content: what the file holds; only passages come as one object of titles.  max_bytes: read about so much of
+    content: what the file should hold; only passages come as one object of titles, so that its rows tell whoever
+    wants questions.  max_bytes: read about so much of
     it (of JSON lines and tables), None for all.  MissingInput where there is no file to read.
     """
     head, opener = _head(path)
@@ -48,7 +49,7 @@ def open_rows(path: Path, content: Content, max_bytes: int | None = None) -> Row
         return JsonList(path, opener, max_bytes)
     if _WRAPPED.match(head):
         return JsonList(path, opener, max_bytes, before=WRAPPER)
-    if content == "passages" and _TITLES.match(head) and not _is_passage_line(head):
+    if _TITLES.match(head) and not (_is_passage_line(head) if content == "passages" else _asks(head)):
         return TitledLists(path, opener, max_bytes)
     if _is_tabbed(head):
         return TabbedRows(path, opener, max_bytes)
@@ -75,6 +76,11 @@ def _is_passage_line(head: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(found, dict) and not found.keys().isdisjoint(("text", "contents"))
+
+
+def _asks(head: bytes) -> bool:
+    """Say whether a file begins with something that has a question, whatever the order of its keys."""
+    return re.search(rb'"(question|query|golden_answers|answers?)"\s*:', head, re.IGNORECASE) is not None
 
 
 def _is_tabbed(head: bytes) -> bool:

@@ -28,6 +28,7 @@ from zerosearch.options import Parser
 from zerosearch.plain_text import clean
 
 VERIFY = "verify.csv"
+_OF_THE_READER = {"questions.jsonl": "other questions", "corpus.jsonl": "another corpus"}  # files of stage 00
 NOT_RECORDED = "the reference does not record it (older than this check); publish a new one"
 
 
@@ -66,6 +67,8 @@ def verify(run: str, profile: str | None = None, level: Level | None = None) -> 
     wanted, found = _reference_tables(folder), _run_tables(run, folder)
     rows = [check for name in wanted for check in tables.compare(name, wanted[name], found.get(name), chosen)]
     spoken = claims.compare(wanted, found, chosen)
+    if other := other_inputs(inputs):
+        print(f"not comparable: this run has {other} than the reference, so its numbers are those of another experiment")
     _print_head(run, folder, chosen, reason)
     parts = {
         "inputs": [_line(check) for check in inputs],
@@ -99,6 +102,12 @@ def input_checks(made_by: Mapping[str, Any], made: Mapping[str, facts.Manifest],
     here = facts.hashes(made)
     wanted = {n: digest for n, digest in made_by["hashes"].items() if level.exact or not facts.is_trained(n)}
     return [*checks, *(_hash(name, digest, here.get(name)) for name, digest in wanted.items())]
+
+
+def other_inputs(inputs: Sequence[Check]) -> str:
+    """Return which of questions and passages are not the reference's, as part of a sentence; "" where all are."""
+    differ = {check.name for check in inputs if check.status != PASS and check.reference}
+    return " and ".join(words for name, words in _OF_THE_READER.items() if f"{artifacts.STAGES['00']}/{name}" in differ)
 
 
 def _parameters(wanted: Mapping[str, Any] | None, here: Mapping[str, Any]) -> Check:

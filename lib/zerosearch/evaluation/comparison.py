@@ -18,6 +18,9 @@ another, for each metric.  Equivalence (two one-sided tests with a margin) likew
     matches (within 2 points) neither, and the difference is smaller than the margin for certain
     undecided                 everything else; ``detectable`` says which difference would have been found
 
+Where both methods have one and the same score on every question (nobody is right on any, say), the questions
+measure neither of them: that is undecided however many they are, and the note says why.
+
 Called by notebook 04.
 """
 
@@ -133,7 +136,7 @@ def comparison_report(
     table = _corrected(pd.DataFrame(_measured(blocks, keys, rules)))
     table["verdict"] = [_verdict(row, rules) for row in table.to_dict("records")]
     arms = set(predictions.loc[predictions["arm"] != "", "method"]) if "arm" in predictions else set()
-    table["note"] = [_note(row, arms) for row in table.to_dict("records")]
+    table["note"] = [_note(row, arms, rules) for row in table.to_dict("records")]
     table["sentence"] = [_sentence(row, rules) for row in table.to_dict("records")]
     place = {pair: i for i, pair in enumerate(chosen)}
     order = [place[pair] for pair in zip(table["method_a"], table["method_b"], strict=True)]
@@ -165,6 +168,13 @@ class _Values:
         """Return a minus b of each question, (questions,)."""
         a, b, metric = key
         return self.scores(dataset, a, metric) - self.scores(dataset, b, metric)
+
+    def constant(self, dataset: str, key: Key) -> float:
+        """Return the score that both methods have on every question in every training; NaN where any differs."""
+        a, b, metric = key
+        runs = [self._runs[name][method, metric] for name in self.names(dataset) for method in (a, b)]
+        low, high = min(run.min() for run in runs), max(run.max() for run in runs)
+        return float(low) if high - low <= _TINY else float("nan")
 
     def seed_means(self, dataset: str, method: str, metric: str) -> np.ndarray:
         """Return the mean of each training, (seeds,); for the average the unweighted mean of the sets' means."""
@@ -209,7 +219,7 @@ def _one(
         "n": values.sizes[dataset], "difference": difference, "low": low, "high": high,
         "interval": "t" if use_t else "bootstrap", "test": test, "p": p, "p_seeds": welch_seeds(*means),
         "p_equivalence": precision.p_equivalence(difference, rules.margin),
-        "detectable": precision.detectable(rules.power, rules.alpha),
+        "detectable": precision.detectable(rules.power, rules.alpha), "constant": values.constant(dataset, key),
     }
 
 
@@ -263,18 +273,30 @@ def _verdict(row: Mapping[str, float], rules: Rules) -> str:
         return BETTER
     if row["p_holm"] < rules.alpha and row["high"] < -_TINY:
         return WORSE
-    return rules.matches if row["p_equivalence_holm"] < rules.alpha else UNDECIDED
+    return rules.matches if _equivalent(row, rules) and np.isnan(row["constant"]) else UNDECIDED
 
 
-def _note(row: Mapping[str, int], arms: set[str]) -> str:
-    """Say what the row cannot tell: too few trainings, or too few questions."""
+def _equivalent(row: Mapping[str, float], rules: Rules) -> bool:
+    return row["p_equivalence_holm"] < rules.alpha
+
+
+def _unmeasured(row: Mapping[str, float], rules: Rules) -> str:
+    """Return why the row is undecided although its two one-sided tests would call it a match; else nothing."""
+    if np.isnan(row["constant"]) or not _equivalent(row, rules):
+        return ""
+    return f"both score {row['constant']:g} on every question: such questions cannot tell methods apart"
+
+
+def _note(row: Mapping[str, int], arms: set[str], rules: Rules) -> str:
+    """Say what the row cannot tell: too few trainings, too few questions, or questions that measure nothing."""
     if row["n"] < 2:
         return "one question: no interval"
+    unmeasured = _unmeasured(row, rules)
     sides = ((row["method_a"], row["seeds_a"]), (row["method_b"], row["seeds_b"]))
     once = [name for name, seeds in sides if name in arms and seeds == 1]
     few = [f"{name} has {seeds} seeds" for name, seeds in sides if 1 < seeds < FEW_SEEDS]
     notes = [f"{name} was trained once: nothing is said about its other trainings" for name in once] + few
-    return "; ".join(notes)
+    return "; ".join([unmeasured, *notes] if unmeasured else notes)
 
 
 def _sentence(row: Mapping[str, object], rules: Rules) -> str:
@@ -286,6 +308,8 @@ def _sentence(row: Mapping[str, object], rules: Rules) -> str:
         return f"{a} is {row['verdict']} than {b} {where}: {size}, {corrected}."
     if row["verdict"] == rules.matches:
         return f"{a} {rules.matches.replace('matches', f'matches {b}')} {where}: {size}."
+    if why := _unmeasured(row, rules):
+        return f"{a} and {b} are undecided {where}: {why}."
     seen = f"a difference of {100 * row['detectable']:.1f} points would be found {100 * rules.power:.0f} times in 100"
     return f"{a} and {b} are undecided {where}: {size}, {corrected}; {seen}."
 

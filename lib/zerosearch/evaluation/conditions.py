@@ -72,15 +72,22 @@ def open_condition(
 def open_real(
     name: str, passages: Sequence[Passage], k: int, options: EngineOptions, max_failures: float, stage: Stage
 ) -> FailureLimit | None:
-    """Return the real engine of that name for clean searches, None for BM25, which costs nothing and never fails.
+    """Return the real engine of that name for clean searches, None for BM25 over passages of the micro-world.
 
+    That needs no engine of its own: ``open_condition`` opens it, over the passages that state facts.  Over passages
+    without the micro-world's tags BM25 is an engine like any other: no condition can tell its passages apart.
     Its answers are recorded, those that are billed stand in the stage's ledger, and the evaluation stops with
     the reason when more than max_failures (share in [0, 1]) of its searches fail.
     """
     if name == "bm25":
-        return None
+        return FailureLimit(BM25Retriever.open(passages, k), max_failures) if _untagged(passages) else None
     engine = open_engine(name, clean_passages(passages), k, stage.path("cache") / name, options, stage.ledger)
     return FailureLimit(engine, max_failures)
+
+
+def _untagged(passages: Sequence[Passage]) -> bool:
+    """Say whether there are passages, and none that the micro-world tagged."""
+    return bool(passages) and not kinds_of(passages) & {lang.FACT, *lang.MISLEADING}
 
 
 def possible(
@@ -106,7 +113,7 @@ def _impossible(name: str, has_passages: bool, has_later: bool, engine: Replayab
     if name in ("homonyms", "later") and engine is not None:
         return (
             f"expected BM25 over passages that the micro-world tagged, found {engine.name!r}, whose passages carry no "
-            f"tags; use retriever bm25, or leave {name!r} out of the conditions"
+            f"tags; use retriever bm25 and the micro-world's own passages, or leave {name!r} out of the conditions"
         )
     if name == "later" and not has_later:
         return (

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zerosearch.figures.point_names import name_points
-from zerosearch.figures.scores import average_scores
+from zerosearch.figures.scores import average_scores, tie_finding
 from zerosearch.figures.style import (
     BLACK, BLUE, GREEN, GREY, INK, INTERVAL, LIGHT, LOOKS, ORANGE, PURPLE, SKY, count_span, frame,
     in_order, look, need, percent, quiet, styled, whisker,
@@ -113,7 +113,9 @@ def _efficiency_axes(panels: Sequence[Axes], table: pd.DataFrame) -> None:
 
 
 def _efficiency_finding(table: pd.DataFrame) -> str:
-    """Say what the best method and the next one scored, and what it took."""
+    """Say what the best method and the next one scored, and what it took; of equals none is called the highest."""
+    if tie := tie_finding(table, "EM"):
+        return tie
     best, *rest = table.sort_values("value", ascending=False, kind="stable").head(2).itertuples()
     text = (f"Highest EM: {look(best.method).short} {best.value:.2f} with {best.searches:.1f} searches and "
             f"{best.tokens:,.0f} tokens a question")
@@ -190,6 +192,8 @@ def _calibration_keys() -> list[Line2D]:
 def _calibration_finding(drawn: pd.DataFrame) -> str:
     """Name the method that tells best when to search, and how often it does."""
     gaps = (drawn["searched_unknown"] - drawn["searched_known"]).dropna()
+    if gaps.empty:
+        return _nothing_to_compare(drawn)
     if not (gaps > 0).any():
         return "No method searches more often where it must than where it need not"
     best = gaps.idxmax()
@@ -197,6 +201,15 @@ def _calibration_finding(drawn: pd.DataFrame) -> str:
     known, unknown = percent(own["searched_known"]), percent(own["searched_unknown"])
     told = f"{look(best).short}, for {unknown} of what it does not know and {known} of what it does"
     return f"Tells best when to search: {told}" if len(gaps) > 1 else f"Searching: {told}"
+
+
+def _nothing_to_compare(drawn: pd.DataFrame) -> str:
+    """Say which kind of questions is missing where no method has both."""
+    if not drawn["n_known"].any():
+        return "Nothing to compare: no question is answered right without a search"
+    if not drawn["n_unknown"].any():
+        return "Nothing to compare: every question is answered right without a search"
+    return "Nothing to compare: no method has questions of both kinds"
 
 
 def _calibration_note(drawn: pd.DataFrame) -> str:
@@ -252,6 +265,8 @@ def _inscribe(axes: Axes, x: float, row: int, share: float, color: str, hatched:
 def _outcome_finding(shares: pd.DataFrame) -> str:
     """Name the method that is right most often, and what it most often fails by."""
     if "right" not in shares:
+        return "No method answers any question right"
+    if not (shares["right"] > 0).any():
         return "No method answers any question right"
     best = shares["right"].idxmax()
     text = f"{look(best).short}: {percent(shares.loc[best, 'right'])} right"

@@ -20,6 +20,7 @@ from zerosearch.figures.style import (
 )
 
 STAGE = "04"
+_TINY = 1e-12  # values that differ by less are equal
 _COLUMNS = ["method", "dataset", "metric", "value", "n", "low", "high"]
 PUBLISHED_METHODS = {"Direct Answer": "direct", "CoT": "cot", "RAG": "rag", "RA-Agent": "ra-agent",
                      "Search-o1": "search-o1", "R1-base": "r1", "Search-R1-base": "search-r1",
@@ -354,8 +355,25 @@ def _n_text(chosen: pd.DataFrame) -> str:
     return f"{count_span(chosen['n'])} questions a set, {seeds} seed{'s' if seeds > 1 else ''}.{dots}"
 
 
+def tie_finding(average: pd.DataFrame, name: str) -> str:
+    """Say that nobody leads where the best methods are equal or nobody scored; empty where one leads.
+
+    average: method, value (in [0, 1]).  name: the metric as it is printed.
+    """
+    top = average["value"].max()
+    if top <= _TINY:
+        return f"No method answers a question: average {name} is 0.00 for all" if len(average) > 1 else (
+            f"{look(average['method'].iloc[0]).short} answers no question: average {name} 0.00")
+    first = [look(method).short for method in average.loc[average["value"] >= top - _TINY, "method"]]
+    if len(first) < 2:
+        return ""
+    return f"{', '.join(first[:-1])} and {first[-1]} are equal at average {name} {top:.2f}"
+
+
 def _score_finding(average: pd.DataFrame, name: str) -> str:
-    """Name the best method, and whether its interval is clear of the others'."""
+    """Name the best method, and whether its interval is clear of the others'; of equals none is named the best."""
+    if tie := tie_finding(average, name):
+        return tie
     best = average.loc[average["value"].idxmax()]
     text = f"{look(best['method']).short} leads with average {name} {best['value']:.2f}"
     rest = average[average["method"] != best["method"]]

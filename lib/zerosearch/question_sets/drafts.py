@@ -10,7 +10,8 @@ PASSAGE_KEYS = ("context", "paragraphs", "ctxs")  # passages that came with a qu
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One row.  id: "" where the row has none.  dataset: the set that the row itself names, "" where it does not.
+    """One row.  id: "" where the row has none.  dataset: the one of the seven sets that the row itself
+    names, "" where it does not.  own_set: the name of another set that it names, which counts where its file names none.
 
     one_text: the answers came as one text although the format joins several into one, so that they cannot be
     told apart.
@@ -22,6 +23,7 @@ class Draft:
     dataset: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     one_text: bool = False
+    own_set: str = ""
 
 
 def worth_keeping(fields: Mapping[str, Any]) -> dict[str, Any]:

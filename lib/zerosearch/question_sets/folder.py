@@ -35,7 +35,7 @@ class QuestionFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where questions came from: a file, its format, its set ("" where rows say) and split, and how many it gave."""
+    """Where questions came from: a file, its format, its set ("" where it holds several) and split, and how many it gave."""
 
     place: str
     format: str
@@ -55,11 +55,13 @@ class Read:
     files: list[Path] = field(default_factory=list)
 
     def add(self, read: ReadFile, place: str, name: Name) -> None:
-        """Add what one file gave."""
+        """Add what one file gave; of which set it is, its rows know best."""
         self.questions += read.questions
         self.problems += read.problems
         self.notes += read.notes
-        self.sources.append(Source(place, read.format, name.dataset, name.split, len(read.questions)))
+        given = {question.dataset for question in read.questions} or {name.dataset}
+        dataset = given.pop() if len(given) == 1 else ""
+        self.sources.append(Source(place, read.format, dataset, name.split, len(read.questions)))
 
 
 def read_folder(folder: Path, format_name: str = "") -> Read:
@@ -135,7 +137,7 @@ def _chosen(found: Iterable[QuestionFile], made: Read) -> Iterator[QuestionFile]
 def _name_problem(file: QuestionFile) -> str:
     """Return the complaint about a file whose name says no set that can be written, "" for any other."""
     stem = _stem(file.path) or ""
-    named = bool(file.name.dataset) or stem.isalpha()  # train.parquet: its rows name their sets
+    named = bool(file.name.dataset) or any(map(str.isalpha, stem))  # train.parquet: its rows name their sets
     if named and stem.isprintable() and file.name.dataset.isprintable():
         return ""
     return f"{file.path}: expected a file named <set>.jsonl, found no readable name; rename the file"

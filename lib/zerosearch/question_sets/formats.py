@@ -43,6 +43,12 @@ def _has_columns(fields: Fields) -> bool:
     return isinstance(fields["supporting_facts"], Mapping) or isinstance(fields.get("context"), Mapping)
 
 
+def _is_passage(fields: Fields) -> bool:
+    """Say whether a row has the keys of a passage and none of a question."""
+    asks = {str(key).lower() for key in fields} & {"question", "query", "golden_answers", "answer", "answers"}
+    return not asks and not fields.keys().isdisjoint(("text", "contents", "sentences"))
+
+
 _HOTPOT = ("question", "answer", "supporting_facts")
 PLAIN = Format("plain", ("id", "question", "golden_answers"), plain.read, "this workbook's own; FlashRAG JSON lines")
 FLASHRAG = Format("flashrag", PLAIN.keys, plain.read_flashrag, "the FlashRAG collection on the hub")
@@ -87,6 +93,12 @@ def of_row(row: Row) -> Format | None:
     for one in FORMATS:
         if one.fits(fields):
             return one
+    if _is_passage(fields):
+        row.fault(
+            f"expected questions, found {', '.join(map(str, fields))[:200]}, which look like passages; take the file out "
+            "of this folder and give it with --corpus"
+        )
+        return None
     if not fields.keys().isdisjoint(PLAIN.keys):
         return PLAIN
     known = "; ".join(f"{one.name} ({', '.join(one.keys)})" for one in FORMATS if one is not FLASHRAG)

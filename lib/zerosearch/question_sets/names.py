@@ -29,6 +29,7 @@ _PASSED_OVER = frozenset((
     "wikipedia", "rc", "with", "aliases", "paragraphs", "questions", "and", "answers", "flashrag", "verl", "hf",
     "simpledeepsearcher",
 ))
+_ROWS_SAY = "verl"  # a form whose rows name their sets
 _VERSION = re.compile(r"v?\d+")
 TRAIN_SUFFIX = "_train"
 
@@ -72,6 +73,9 @@ def of_file(stem: str, folder: str = "") -> Name:
         return Name("", split)  # train.parquet: the rows must say
     if found := _leading_set(rest):
         return Name(found, split)
+    lower = {word.lower() for word in rest}
+    if _ROWS_SAY in lower and lower <= _PASSED_OVER:
+        return Name("", split)  # verl_test.sample.jsonl
     return _own_name(stem)
 
 

@@ -27,7 +27,8 @@ def read_rows(rows: Rows, name: Name, format_name: str = "") -> ReadFile:
 
     name: set and split that the file's name says.  format_name: "" to tell the format from the first row.  A
     question's id is ``<set>/<id>``, or ``<set>_train/<id>`` where it trains; rows without an id are numbered
-    from 0.  The set that a row names goes before the file's.
+    from 0.  The one of the seven sets that a row names goes before the file's
+    name, and that before any other name in the row.
     """
     made, one_text = ReadFile(), 0
     found = formats.by_name(format_name) if format_name else None
@@ -51,7 +52,7 @@ def read_rows(rows: Rows, name: Name, format_name: str = "") -> ReadFile:
 
 def _dataset(row: Row, draft: Draft, name: Name) -> str:
     """Return the set that a row or its file names; "" and a fault where neither does."""
-    dataset = draft.dataset or name.dataset
+    dataset = draft.dataset or name.dataset or draft.own_set
     if not dataset:
         row.fault(
             "expected the name of the set in the file's name, as in nq_train.jsonl, or in every row, found none; "

@@ -30,8 +30,9 @@ def read(row: Row) -> Draft:
     source = fields.get("data_source")
     metadata = worth_keeping({**_inner(fields, "metadata"), "data_source": source})
     named = known_set(source) if isinstance(source, str) else ""
+    own_set = source.rpartition("/")[2].strip() if isinstance(source, str) and source.isprintable() else ""
     one_text = len(answers) == 1 and ", " in answers[0] and not any(isinstance(v, list) for v in _values(fields, extra))
-    return Draft(question, answers, _id(fields, extra), named, metadata, one_text)
+    return Draft(question, answers, _id(fields, extra), named, metadata, one_text, own_set)
 
 
 def _answers(row: Row, fields: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, ...]:

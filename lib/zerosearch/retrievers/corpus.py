@@ -20,10 +20,11 @@ from filelock import FileLock
 from zerosearch import artifacts, files
 from zerosearch.errors import BadInput, MissingInput
 from zerosearch.questions import load_corpus
-from zerosearch.retrievers import REMOTE
+from zerosearch.retrievers import ENGINES, REMOTE
 from zerosearch.schema import Passage
 
 IN_MEMORY_BYTES = 64 * 2**20  # a larger file stays on the disk
+_LOCAL = frozenset(ENGINES) - frozenset(REMOTE)
 _MAX_SHOWN = 100  # problems of one file that are listed
 _STARTS, _ABOUT = "starts.npy", "about.json"
 _ABOUT_KEYS = {"digest": str, "kinds": list, "n": int}
@@ -46,12 +47,12 @@ def open_passages(path: Path | str, cache: Path | None = None, in_memory: int = 
 
 
 def of_run(stage: artifacts.Stage, engine: str) -> Sequence[Passage]:
-    """Return the passages of the run; none where it has none because its engine brings passages of its own.
+    """Return the passages of the run; none where it has none and its engine does without (a server, a simulator).
 
     Raises MissingInput where stage 00 left none for an engine that searches them.
     """
     name = "corpus.jsonl"
-    path = stage.find("00", name) if engine in REMOTE else stage.require("00", name)
+    path = stage.require("00", name) if engine in _LOCAL else stage.find("00", name)
     return open_passages(path) if path is not None else ()
 
 

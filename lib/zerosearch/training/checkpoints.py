@@ -12,8 +12,9 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -24,6 +25,8 @@ from zerosearch.interrupts import StopRequest
 MARKER = "COMPLETE.json"
 PREFIX = "checkpoint-"
 _CUT_OFF = "_training_was_cut_off"
+LOST_SECONDS = 60.0  # of training that a kill may cost, whatever ``save_every`` says ...
+_SAVING_SHARE = 0.05  # ... unless saving would take a larger share of the time than this
 # Files without which a resumed run would differ (weights may be one file or several shards).
 REQUIRED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
@@ -53,6 +56,7 @@ class MarkedCheckpoints:
         """
         transformers_logging.disable_progress_bar()  # a bar per checkpoint hides our own progress
         with StopRequest() as stop:
+            self.add_callback(SaveByTheClock())  # type: ignore[attr-defined]
             self.add_callback(_SaveAndStop(stop))  # type: ignore[attr-defined]
             if found is None:
                 self.train()  # type: ignore[attr-defined]
@@ -61,6 +65,30 @@ class MarkedCheckpoints:
             else:  # all steps were done before; only what follows them was cut off
                 self._load_from_checkpoint(str(found[0]))  # type: ignore[attr-defined]
             stop.check(f"{self.state.global_step} of {steps} steps")  # type: ignore[attr-defined]
+
+
+class SaveByTheClock(TrainerCallback):
+    """Saves between the steps of ``save_every`` too: a short run of slow steps would never come to one.
+
+    A checkpoint changes no result.  clock: seconds, for tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.clock, self.saved, self.asked, self.patience = clock, clock(), 0.0, LOST_SECONDS
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Ask for a checkpoint when the last one is too long ago."""
+        self.asked = self.clock()
+        if self.asked - self.saved >= self.patience:
+            control.should_save = True
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin to count anew; what the saving itself took decides how soon the next one is worth it."""
+        self.saved = self.clock()
+        self.patience = max(LOST_SECONDS, (self.saved - self.asked) / _SAVING_SHARE)
 
 
 class _SaveAndStop(TrainerCallback):
