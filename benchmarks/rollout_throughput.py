@@ -24,10 +24,9 @@ from typing import Callable, Sequence
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from trl_tool_loop import ToolLoop
 
-from zerosearch import artifacts, environment, files
+from zerosearch import artifacts, environment, figures, files
 from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.vllm_engine import VllmEngine
 from zerosearch.microworld import models
@@ -157,17 +156,6 @@ def with_ratios(rows: pd.DataFrame) -> pd.DataFrame:
     return picked.assign(ratio=ratio.round(2)).reset_index(drop=True)
 
 
-def drawn(table: pd.DataFrame) -> Figure:
-    """Return speed against latency, one line a loop."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, own in table.groupby("loop", sort=False):
-        axes.plot(own["median_latency_seconds"], own["trajectories_per_second"], marker="o", label=name)
-    axes.set(xlabel="median latency of a search (s)", ylabel="trajectories per second", ylim=(0, None))
-    axes.legend()
-    return figure
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -185,7 +173,7 @@ def main() -> None:
         date=datetime.now(timezone.utc).date().isoformat(),
     )
     files.write_atomic(chosen.report, table.to_csv(index=False))
-    drawn(table).savefig(chosen.report.with_suffix(".png"), dpi=160)
+    figures.save(figures.rollout_speed(table), chosen.report.with_suffix(".png"))
     print(table.iloc[:, :9].to_string(index=False))
 
 

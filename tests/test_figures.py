@@ -61,6 +61,10 @@ SPANS = pd.DataFrame(
      ("turn-synchronous", 0, "write", 4.0, 5.0), ("turn-synchronous", 1, "search", 1.0, 4.0),
      ("asynchronous", 0, "write", 0.0, 1.0), ("asynchronous", 0, "search", 1.0, 3.0)],
     columns=["loop", "trajectory", "doing", "start", "end"])
+SPEEDS = pd.DataFrame(
+    [("asynchronous", 0.0, 70.0, 1.0), ("synchronous, 10 threads", 0.0, 70.0, 1.0),
+     ("asynchronous", 0.3, 63.0, 4.5), ("synchronous, 10 threads", 0.3, 14.0, 1.0)],
+    columns=["loop", "median_latency_seconds", "trajectories_per_second", "ratio"])
 MANIFESTS = [dict(stage="00_micro_world", arm=None, seed=None, wall_seconds=60.0, peak_rss_mib=512.0),
              dict(stage="03_rl", arm="zerosearch", seed=1, wall_seconds=120.0, peak_rss_mib=2048.0)]
 LINES = published_costs.published_lines(BOOK)
@@ -86,6 +90,7 @@ DRAWN = {
     "question_path": lambda: figures.question_path("Who directed Grey Harp?", PATH),
     "stage_times": lambda: figures.stage_times(MANIFESTS),
     "waiting": lambda: figures.waiting(SPANS),
+    "rollout_speed": lambda: figures.rollout_speed(SPEEDS),
 }
 EMPTY = {
     "scores_by_dataset": lambda: figures.scores_by_dataset(SCORES.iloc[:0]),
@@ -109,6 +114,7 @@ EMPTY = {
     "question_path": lambda: figures.question_path("Who directed Grey Harp?", PATH.iloc[:0]),
     "stage_times": lambda: figures.stage_times([]),
     "waiting": lambda: figures.waiting(SPANS.iloc[:0]),
+    "rollout_speed": lambda: figures.rollout_speed(SPEEDS.iloc[:0]),
 }
 
 
@@ -151,6 +157,13 @@ def test_title_labels_and_text_fit_the_figure(name):
 def test_an_empty_or_incomplete_table_is_a_readable_error(name):
     with pytest.raises(WorkbookError, match=r"^figure \w+.*: expected .*, found .*; run stage 0\d first"):
         EMPTY[name]()
+
+
+def test_the_speed_of_our_loop_is_told_against_the_published_one():
+    figure = figures.rollout_speed(SPEEDS)
+    assert "published loop: 1 times at 0 s, 4.5 times at 0.3 s" in figure.get_suptitle().replace("\n", " ")
+    names = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert names == {"asynchronous", "synchronous, 10 threads"}
 
 
 def test_waiting_is_what_lies_between_the_spans():

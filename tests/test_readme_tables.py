@@ -111,3 +111,13 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*ARMS, *CONDITIONS])
 def test_every_arm_and_condition_has_a_label(name: str) -> None:
     assert name in tables.LABELS or name in tables.CONDITIONS
+
+
+def test_loops_of_rollouts(tmp_path: Path) -> None:
+    columns = ["loop", "median_latency_seconds", "trajectories_per_second", "ratio"]
+    rows = [(name, m, 10.0 * i + m, i / 2) for i, name in enumerate(tables.LOOPS, 1) for m in (0.3, 0.0)]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "speed.csv", index=False)
+    lines = tables.loops(tmp_path / "speed.csv").splitlines()
+    assert lines[0] == "| loop | at once | 0.3 s |" and len(lines) == 6
+    assert lines[2] == "| ours, each trajectory by itself | 10.0 (0.50×) | 10.3 (0.50×) |"
+    assert tables.loops(tmp_path / "none.csv") == tables.NOT_MEASURED

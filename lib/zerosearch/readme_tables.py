@@ -34,6 +34,10 @@ CONDITIONS = {
     "corrupt-0.75": "corrupted 0.75", "random": "random", "empty": "empty", "later": "later",
     "past": "later, past answers",
 }
+LOOPS = {  # of rollouts, ours first
+    "asynchronous": "ours, each trajectory by itself", "synchronous, a thread per query": "in turns, all searches of a turn at once",
+    "synchronous, 10 threads": "in turns, ten searches at a time (published)", "TRL, tools": "TRL's loop over tools",
+}
 NOT_MEASURED = "(not measured in this run)"
 
 
@@ -172,3 +176,18 @@ def _share(row: pd.Series) -> str:
 
 def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def loops(path: Path) -> str:
+    """Return trajectories per second of each loop by latency, and in brackets its ratio to the published loop."""
+    if not path.is_file():
+        return NOT_MEASURED
+    table = pd.read_csv(path)
+    medians = sorted(table["median_latency_seconds"].unique())
+    rows = table.set_index(["loop", "median_latency_seconds"])
+    lines = ["| loop | " + " | ".join(f"{m:g} s" if m else "at once" for m in medians) + " |", "|---|" + "---:|" * len(medians)]
+    for loop, label in LOOPS.items():
+        cells = [rows.loc[(loop, m)] for m in medians]
+        shown = [f"{c['trajectories_per_second']:.1f} ({c['ratio']:.2f}×)" for c in cells]
+        lines.append(f"| {label} | {' | '.join(shown)} |")
+    return "\n".join(lines)

@@ -15,14 +15,14 @@ from zerosearch.figures.scores import (
 from zerosearch.figures.simulation import label_stats, simulator_quality
 from zerosearch.figures.statistics_lessons import detectable_gap, resampled_means, verdict_intervals
 from zerosearch.figures.style import METRIC_LABELS, WorkbookFigure, look, percent, png_bytes, save
-from zerosearch.figures.waiting import waiting
+from zerosearch.figures.waiting import rollout_speed, waiting
 from zerosearch.figures.world import ability_card, retrieval_recall, world_graph
 
 __all__ = [
     "METRIC_LABELS", "WorkbookFigure", "ability_card", "ability_gate", "average_scores", "break_even", "cost_bars",
     "curriculum_curves", "detectable_gap", "efficiency", "headline", "label_stats", "look", "outcomes", "pass_curves",
     "percent", "png_bytes", "published_beside_ours", "question_path", "resampled_means", "retrieval_recall",
-    "reward_curve", "save", "scores_by_condition", "scores_by_dataset", "search_calibration", "searches_histogram",
+    "reward_curve", "rollout_speed", "save", "scores_by_condition", "scores_by_dataset", "search_calibration", "searches_histogram",
     "sentinel_gap", "simulator_quality", "stage_times", "training_panels", "verdict_intervals", "waiting",
     "world_graph",
 ]

@@ -1,4 +1,4 @@
-"""The figure of rollouts: who waits for whom, one panel for each loop on one axis of time."""
+"""The figures of rollouts: who waits for whom, one panel for each loop, and how fast loops are as searches get slower."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from zerosearch.figures.style import BLUE, ORANGE, frame, need, percent, quiet, styled
+from zerosearch.figures.style import BLUE, CYCLE, MARKERS, ORANGE, frame, need, percent, quiet, styled
 
 _COLORS = {"write": BLUE, "search": ORANGE}
 _LABELS = {"write": "the policy writes", "search": "its search is under way"}
@@ -31,6 +31,36 @@ def waiting(spans: pd.DataFrame) -> Figure:
     grid[-1, 0].set(xlabel="time (s)", xlim=(0, None))
     grid[0, 0].legend(handles=[Patch(color=c, label=_LABELS[d]) for d, c in _COLORS.items()], loc="upper right", ncols=2)
     return figure
+
+
+@styled
+def rollout_speed(table: pd.DataFrame) -> Figure:
+    """Draw trajectories per second against the latency of a search, one line a loop, named at its end.
+
+    table: loop, median_latency_seconds, trajectories_per_second and ratio, see ``benchmarks/rollout_throughput.py``.
+    """
+    need(table, ["loop", "median_latency_seconds", "trajectories_per_second", "ratio"], "rollout_speed", "03")
+    figure, grid = frame(
+        8.6, 3.6, _speed_finding(table), "Four loops over the same vLLM engine with the same questions and latencies; published: ten searches at a time.",
+    )
+    axes, longest = grid[0, 0], table["median_latency_seconds"].max()
+    order = table[table["median_latency_seconds"] == longest].sort_values("trajectories_per_second", ascending=False)
+    least = 0.07 * table["trajectories_per_second"].max()  # between two names
+    place = float("inf")
+    for name, color, marker in zip(order["loop"], CYCLE, MARKERS):
+        own = table[table["loop"] == name].sort_values("median_latency_seconds")
+        axes.plot(own["median_latency_seconds"], own["trajectories_per_second"], marker=marker, color=color)
+        place = min(place - least, float(own["trajectories_per_second"].iloc[-1]))
+        axes.annotate(name, (longest, place), (8, 0), textcoords="offset points", va="center", color=color)
+    axes.set(xlabel="median latency of a search (s)", ylabel="trajectories per second", ylim=(min(0.0, place - least), None))
+    quiet(axes, "y")
+    return figure
+
+
+def _speed_finding(table: pd.DataFrame) -> str:
+    ours = table[table["loop"] == "asynchronous"].set_index("median_latency_seconds")["ratio"]
+    told = ", ".join(f"{ratio:.2g} times at {latency:g} s" for latency, ratio in ours.items())
+    return f"Asynchronous against the published loop: {told}"
 
 
 def _rows(axes: Axes, spans: pd.DataFrame) -> None:
