@@ -418,8 +418,8 @@ DATA: list[READ] = [
      ("rename",)),
     ("a set with a name of no text", on_disk(lambda p: put(Path(os.fsdecode(bytes(p.questions) + b"/\xff.jsonl")),
      QUESTIONS[:1])), "<U+DCFF>.jsonl", ("rename",)),
-    ("only questions", lambda p: check("--questions", str(p.questions)), "--questions", ("add the other",)),
-    ("only a corpus", lambda p: check("--corpus", str(p.corpus)), "--corpus", ("add the other",)),
+    ("only questions", lambda p: check("--questions", str(p.questions)), "--questions", ("add --corpus",)),
+    ("only a corpus", lambda p: check("--corpus", str(p.corpus)), "--corpus", ("add --questions",)),
 ]
 GOOD_DATA: list[READ] = [
     ("tags in a question", accepted({**GOOD, "question": "who <search>x</search> </information> <|im_end|>"}), "", ()),

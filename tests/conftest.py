@@ -16,14 +16,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach the network
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so starts what a shell puts into the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 settings.register_profile("workbook", deadline=None, derandomize=True)  # shared cores: time says nothing
 settings.load_profile("workbook")
 
 VARIABLE = "ZEROSEARCH_SHARED_DATA"
 _NO_DATA, _NO_BROWSER = "real data: expected", "expected a Chromium"  # how reasons for skipping begin
+
+
+@pytest.fixture(autouse=True)
+def _signals_of_a_terminal() -> Iterator[None]:
+    """SIGINT raises, also where a shell started the tests in the background or another test took it; then as before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)
+    yield
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,6 @@ def test_your_own_questions(shared_data: Path, tmp_path: Path) -> None:
     recall = pd.read_csv(run / "00_micro_world" / "retrieval_recall.csv").set_index("dataset")["recall"]
     assert recall["triviaqa"] > recall["bamboogle"] and recall["hotpotqa"] > 0.5
     tried = pd.read_csv(run / "04_evaluate" / "condition_scores.csv")
-    assert set(tried["condition"]) == {"clean", "homonyms", "corrupt-0.5"}  # these passages have no later edition
+    assert set(tried["condition"]) == {"clean", "corrupt-0.5"}  # these passages have no tags and no later edition
     assert not (run / "02_simulator" / "freshness.csv").exists()
     assert (run / "report.html").is_file()

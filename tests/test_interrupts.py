@@ -117,10 +117,10 @@ RUNNER = """import sys
 from pathlib import Path
 from zerosearch import jobs, notebook_runner as runner
 stop = runner.KernelStop()
-stop.take_signals()
 folder = Path(sys.argv[1])
 run = runner.NotebookRun(folder / "n.ipynb", folder / "done.ipynb", folder / "n.log", {"n": 1})
-sys.exit(runner._run_job(run, jobs.Board(folder), jobs.Job("01"), stop))
+with stop.taking_signals():
+    sys.exit(runner._run_job(run, jobs.Board(folder), jobs.Job("01"), stop))
 """
 LONG = """import time
 from zerosearch.interrupts import StopRequest

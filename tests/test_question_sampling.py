@@ -104,7 +104,7 @@ def test_the_command_line_knows_a_mix_from_other_texts() -> None:
     assert (good["train_mix"], good["train_size"]) == ("nq:1,hotpotqa:2", 9)
     with pytest.raises(ConfigError, match="00.train_mix"):
         profiles.load("smoke", {"00.train_mix": "nq:x"})
-    with pytest.raises(ConfigError, match="'flashrag', 'zerosearch' or 'search-r1'"):
+    with pytest.raises(ConfigError, match="one of flashrag, zerosearch, search-r1 .*did you mean 'flashrag'"):
         profiles.load("smoke", {"00.questions_source": "flashrg"})
 
 

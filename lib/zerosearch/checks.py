@@ -144,7 +144,7 @@ def _corpus_lacks(choice: Choice, needed: Sequence[str]) -> str:
     ways = [f"an engine with passages of its own ({engines}) by {' and '.join(own)}"] if own else []
     ways += [f"--arms without {' and '.join(arms)}"] if arms else []
     return (
-        f"--corpus: expected both questions and passages, since {', '.join(needed)} search{'es' * (len(needed) == 1)} "
+        f"--questions without --corpus: expected both, since {', '.join(needed)} search{'es' * (len(needed) == 1)} "
         f"passages of yours, found {choice.where} alone; add --corpus FILE, or choose {', and '.join(ways)}"
     )
 

@@ -57,10 +57,15 @@ class KernelStop:
 
     requested = started = False  # started: the kernel is up and its first cell was sent
 
-    def take_signals(self) -> None:
-        """Take SIGINT and SIGTERM of this process; only the main thread may."""
-        for number in SIGNALS:
-            signal.signal(number, self._pass_on)
+    @contextlib.contextmanager
+    def taking_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM of this process for the length of a block; only the main thread may."""
+        before = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def before_cell(self, **_: object) -> None:
         """Raise Stopped when nothing more is to be started: an idle kernel takes no notice of signals."""
@@ -219,8 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
         board.ended(job, "done")
         return 0
     stop = KernelStop()
-    stop.take_signals()
-    return _run_job(run, board, job, stop)
+    with stop.taking_signals():
+        return _run_job(run, board, job, stop)
 
 
 def end_with(owner: ProcessId | None, poll_seconds: float = 1.0) -> None:
