@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from zerosearch import processes
 from zerosearch.engines.served_engine import ServedEngine
 from zerosearch.engines.stopping import end_ids
-from zerosearch.engines.vllm_engine import CPU_BLOCK_TOKENS, CPU_STEP_TOKENS, check_head_size, require_vllm
+from zerosearch.engines.vllm_engine import CPU_BLOCK_TOKENS, CPU_CACHE, CPU_STEP_TOKENS, check_head_size, require_vllm
 from zerosearch.errors import ServerProblem
 
 HOST = "127.0.0.1"
@@ -100,8 +100,8 @@ class _Server:
             str(self.folder / "tokenizer"), "--served-model-name", self.name, "--host", HOST, "--port", str(self.port),
             *self.options,
         ]
-        environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
-        environment |= {
+        own = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+        environment = CPU_CACHE | own | {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(self.threads), "VLLM_NO_USAGE_STATS": "1",
         }
         with self.log.open("ab") as said:
