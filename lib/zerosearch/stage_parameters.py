@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+Loss = Literal["plain", "fused"]  # how trainers compute theirs, see ``training.losses``
+LOSS_VARIABLE = "ZEROSEARCH_LOSS"  # tells a notebook which of them its profile says
 METHODS = (  # ways to use the untrained policy
     "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",
 )

@@ -27,6 +27,12 @@ class LossTerms:
     gap_sum: float
 
 
+def hidden_states(model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Return the last hidden states (N, H) that predict the trained tokens; arguments as ``token_logprobs``."""
+    states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    return states.reshape(-1, states.shape[-1]).index_select(0, positions)
+
+
 def token_logprobs(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
@@ -42,8 +48,7 @@ def token_logprobs(
     that predicts each target.  targets (N,) int64.  temperature: above 0, the one sampled with.
     Entropies carry no gradient.
     """
-    states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
-    states = states.reshape(-1, states.shape[-1]).index_select(0, positions)
+    states = hidden_states(model, input_ids, positions)
     logits = model.get_output_embeddings()(states).float() / temperature
     scores = torch.log_softmax(logits, dim=-1)
     entropies = None

@@ -1,0 +1,113 @@
+"""The losses that the trainers call, each in two ways: ``plain`` (torch, line by line) and ``fused`` (``kernels``).
+
+``plain`` holds the logits of all trained tokens of a micro-batch at once and lets autograd go back through them;
+``fused`` sweeps over them in chunks.  Both are the same formula: losses and gradients agree to rounding, and on two
+runs that differ only in this the numbers drift apart as they would on another machine.  A profile says which
+(its line ``loss:``); notebooks started by hand are plain.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import get_args
+
+import torch
+from transformers import PreTrainedModel
+
+from zerosearch import kernels
+from zerosearch.errors import ConfigError, unknown_name
+from zerosearch.stage_parameters import LOSS_VARIABLE, Loss
+from zerosearch.training.batching import MicroBatch
+from zerosearch.training.objective import LossTerms, hidden_states, policy_loss, token_logprobs
+
+LOSSES = get_args(Loss)
+# Where a model's configuration says what its head does beside the product: name -> the factor on the logits.
+_SCALES = {
+    "logit_scale": lambda x: x, "output_multiplier": lambda x: x, "lm_head_multiplier": lambda x: x,
+    "logits_scaling": lambda x: 1.0 / x,
+}
+
+
+def chosen_loss(asked: str = "") -> str:
+    """Return which losses are used: the one asked for, else the profile's, else ``plain``.  ConfigError if unknown."""
+    found = asked or os.environ.get(LOSS_VARIABLE) or LOSSES[0]
+    if found not in LOSSES:
+        raise unknown_name("loss", found, LOSSES)
+    return found
+
+
+def fingerprint(asked: str) -> dict[str, str]:
+    """Return what a checkpoint must remember of the choice: nothing of a plain one, as before there was a choice."""
+    found = chosen_loss(asked)
+    return {} if found == "plain" else {"loss": found}
+
+
+def head_of(model: PreTrainedModel) -> kernels.Head:
+    """Return the head of a model; ConfigError where it is no plain linear layer (an adapter on it, say)."""
+    layer = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    if not isinstance(layer, torch.nn.Linear):
+        raise ConfigError(
+            f"fused loss: expected a linear layer as the head of the policy, found {type(layer).__name__}; write "
+            "`loss: plain` into the profile"
+        )
+    if config.model_type == "hyperclovax":  # multiplies by what others divide by
+        scale = config.logits_scaling
+    else:
+        given = ((name, getattr(config, name, None)) for name in _SCALES)
+        scale = next((_SCALES[name](value) for name, value in given if value is not None), 1.0)
+    return kernels.Head(layer.weight, layer.bias, getattr(config, "final_logit_softcapping", None), float(scale))
+
+
+def micro_batch_loss(
+    model: PreTrainedModel, reference: PreTrainedModel | None, batch: MicroBatch, *, clip: float, kl_weight: float,
+    temperature: float, loss: str,
+) -> tuple[torch.Tensor, LossTerms, float]:
+    """Return (loss, terms, sum of entropies in nats) of one micro-batch of RL.
+
+    reference: the frozen model of the KL, None without one.  temperature: sampled with.  loss: one of LOSSES.
+    """
+    if loss == "fused":
+        return _fused(model, reference, batch, clip, kl_weight, temperature)
+    where = (batch.input_ids, batch.positions, batch.targets, temperature)
+    ref_logp = None
+    if reference is not None:
+        with torch.no_grad():
+            ref_logp, _ = token_logprobs(reference, *where)
+    logp, entropies = token_logprobs(model, *where, with_entropy=True)
+    total, terms = policy_loss(
+        logp, batch.old_logp, batch.advantages, batch.weights, clip=clip, ref_logp=ref_logp, kl_weight=kl_weight
+    )
+    return total, terms, float(entropies.sum())
+
+
+def _fused(
+    model: PreTrainedModel, reference: PreTrainedModel | None, batch: MicroBatch, clip: float, kl_weight: float,
+    temperature: float,
+) -> tuple[torch.Tensor, LossTerms, float]:
+    ref_logp = None
+    if reference is not None:
+        with torch.no_grad():
+            states = hidden_states(reference, batch.input_ids, batch.positions)
+        ref_logp, _ = kernels.token_logps(states, head_of(reference), batch.targets, temperature=temperature)
+    tokens = kernels.PolicyTokens(
+        batch.targets, batch.advantages, weights=batch.weights, old_logp=batch.old_logp, ref_logp=ref_logp
+    )
+    settings = kernels.PolicySettings(clip=clip, kl_weight=kl_weight, temperature=temperature)
+    states = hidden_states(model, batch.input_ids, batch.positions)
+    found = kernels.policy_loss(states, head_of(model), tokens, settings)
+    sums = dict(zip(kernels.SUMS, found.sums.tolist(), strict=True))
+    terms = LossTerms(int(sums["n_tokens"]), sums["kl"], int(sums["n_clipped"]), sums["gap"])
+    return found.loss, terms, sums["entropy"]
+
+
+def fused_cross_entropy(
+    model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor,
+    weights: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (sum of weights times -log-probability, log-probabilities (N,), entropies (N,)), nats.
+
+    Arguments as ``objective.token_logprobs``; weights (N,) float32.  Only the loss has a gradient.
+    """
+    states = hidden_states(model, input_ids, positions)
+    return kernels.masked_cross_entropy(states, head_of(model), targets, weights=weights)
