@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 import torch
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Partial
 
 from zerosearch.kernels.preparation import STATISTICS, Formula, TokenVectors
 from zerosearch.kernels.records import Head
@@ -195,8 +195,13 @@ def _exact(tokens: TokenVectors, dtype: torch.dtype) -> TokenVectors:
 
 
 def _gathered(parameter: torch.Tensor) -> torch.Tensor:
-    """Return the whole of a parameter that FSDP has spread over processes; its gradient goes back in shards."""
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+    """Return the whole of a parameter that FSDP has spread over processes.
+
+    Each process has tokens of its own: on the way back gradients are averaged over them, as FSDP does with all others.
+    """
+    if not isinstance(parameter, DTensor):
+        return parameter
+    return parameter.full_tensor(grad_placements=[Partial("avg")] * parameter.device_mesh.ndim)
 
 
 def tile_function(impl: str) -> TileFunction:
