@@ -1,7 +1,7 @@
 """One tile of logits (n rows, whole vocabulary) in torch: statistics, loss, and the gradient of the logits.
 
-The arithmetic of ``triton_tiles``, for CPUs and wherever Triton is not.  Softmax and entropy come from one maximum, one
-exponential and one sum; the gradient is written over the exponentials, so a tile costs two buffers of its size.
+The arithmetic of ``triton_tiles``, for CPUs and wherever Triton is not.  Log-probabilities and entropies come from
+one softmax; the gradient is written over it, so a tile costs two buffers of its size.
 """
 
 from __future__ import annotations
@@ -22,21 +22,19 @@ def tile(
     slope = _transform(shifted, formula)
     at_target = shifted.gather(1, tokens.targets.unsqueeze(1)).squeeze(1)
     top = shifted.amax(dim=1)
-    p = shifted.sub_(top.unsqueeze(1)).exp()
-    total = p.sum(dim=1)
-    log_total = total.log()
+    p = torch.softmax(shifted.sub_(top.unsqueeze(1)), dim=1)
+    log_total = -p.amax(dim=1).log()  # the largest logit, now 0, has p = 1 / sum
     logp = at_target - top - log_total
-    entropy = log_total - torch.bmm(p.unsqueeze(1), shifted.unsqueeze(2)).flatten() / total
+    entropy = log_total - torch.linalg.vecdot(p, shifted)
     statistics, pull = token_terms(logp, entropy, tokens, formula)
     if not with_gradient:
         return statistics, logits.new_empty(0)
     # d logp / d z_j = 1[j = target] - p_j;  d entropy / d z_j = -p_j (log p_j + entropy)
     if formula.entropy_weight:
         bonus = (formula.entropy_weight * tokens.weights).unsqueeze(1)
-        factor = shifted.add_((entropy - log_total).unsqueeze(1)).mul_(bonus).sub_(pull.unsqueeze(1))
-        p.mul_(factor.div_(total.unsqueeze(1)))
+        p.mul_(shifted.add_((entropy - log_total).unsqueeze(1)).mul_(bonus).sub_(pull.unsqueeze(1)))
     else:
-        p.mul_((-pull / total).unsqueeze(1))
+        p.mul_(-pull.unsqueeze(1))
     p.scatter_add_(1, tokens.targets.unsqueeze(1), pull.unsqueeze(1))
     if slope is not None:
         p.mul_(slope)
