@@ -37,7 +37,7 @@ def _scored(raw, scale, softcap, over_t, HAS_SOFTCAP: tl.constexpr):
         slope = scale * over_t * (1.0 - capped * capped)
     else:
         z = raw * (scale * over_t)
-        slope = raw * 0.0 + scale * over_t
+        slope = scale * over_t
     return z, slope
 
 
@@ -102,10 +102,10 @@ def sweep_kernel(
     )
     weight = tl.load(weights_ptr + row)
     loss = -logp
-    pull = logp * 0.0 - 1.0
-    kl = logp * 0.0
-    clipped = logp * 0.0
-    gap = logp * 0.0
+    pull = -1.0
+    kl = 0.0
+    clipped = 0.0
+    gap = 0.0
     if IS_POLICY:
         old = logp
         if HAS_OLD:
