@@ -198,11 +198,18 @@ def about(device: torch.device, rate: float) -> dict[str, Any]:
         except PackageNotFoundError:
             return "none"
 
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{_cpu()}, one core"
     return {
         "device": machine, "matmul_tflops": round(rate / 1e12, 3), **{name: installed(name) for name in LIBRARIES},
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _cpu() -> str:
+    """Return the name of the processor, or of its architecture where the system does not say."""
+    listed = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in listed.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _options() -> argparse.Namespace:
