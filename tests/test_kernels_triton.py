@@ -17,7 +17,7 @@ import torch
 from kernel_toys import no_worse_than_torch, random_case, run
 
 from zerosearch import artifacts, kernels
-from zerosearch.kernels import PolicySettings
+from zerosearch.kernels import PolicySettings, PolicyTokens
 
 EVERYTHING = PolicySettings(
     clip=0.2, clip_high=0.3, kl_weight=0.1, entropy_weight=0.02, temperature=0.7, importance="token"
@@ -110,6 +110,20 @@ def test_rows_that_do_not_touch() -> None:
     rest = wide[:, 70:].clone()
     torch.testing.assert_close(triton_tiles.tile(wide[:, :70], tokens, Formula(), True), wanted)
     assert torch.equal(wide[:, 70:], rest)
+
+
+def test_vectors_with_gaps() -> None:
+    """Targets that are every second entry of a longer vector, advantages that are one number shown often."""
+    case = random_case(12, 8, 100, share=None).to(torch.float32)
+    spread_out = torch.stack([case.tokens.targets, torch.full((12,), 99)], dim=1).flatten()[::2]
+    shown = torch.tensor([1.5]).expand(12)
+    gaps = PolicyTokens(spread_out, shown, old_logp=case.tokens.old_logp)
+    tight = PolicyTokens(case.tokens.targets, shown.contiguous(), old_logp=case.tokens.old_logp)
+    assert not spread_out.is_contiguous() and not shown.is_contiguous()
+    found, wanted = (
+        run(replace(case, tokens=t), PolicySettings(), "triton")[0] for t in (gaps, tight)
+    )
+    assert found.loss.item() == wanted.loss.item() and torch.equal(found.logp, wanted.logp)
 
 
 def test_targets_outside_the_vocabulary_and_float64_are_refused() -> None:

@@ -78,25 +78,32 @@ def _operator(
     budget_bytes: int, dtype: torch.dtype, wanted: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (loss, statistics, gradients of hidden, weight and bias; empty where not wanted)."""
-    formula, needs = Formula.from_numbers(numbers), Wanted(*wanted)
+    formula, needs, exact = Formula.from_numbers(numbers), Wanted(*wanted), _exact_type(hidden)
     tokens = TokenVectors(targets, weights, mask, advantages, old_logp, sampler_logp, ref_logp)
-    exact = _exact_type(hidden)
-    kept = torch.arange(len(hidden), device=hidden.device) if mask is None else mask.nonzero().squeeze(1)
-    statistics = hidden.new_zeros(len(STATISTICS), len(hidden), dtype=exact)
     made = _Gradients.empty(hidden, weight, bias, needs, exact)
-    cast = weight.to(dtype)
-    rows = chunk_rows(
-        len(kept), len(weight), dtype.itemsize, budget_bytes, frozen=not needs.weight, on_cpu=not hidden.is_cuda
-    )
-    tile = tile_function(impl)
-    for start in range(0, len(kept), rows):
-        at = slice(start, start + rows) if mask is None else kept[start : start + rows]
-        chosen, states = tokens.rows(at), hidden[at].to(dtype)
-        logits = states @ cast.T if bias is None else torch.addmm(bias.to(dtype), states, cast.T)
-        statistics[:, at], d_logits = tile(logits, _exact(chosen, exact), formula, needs.any())
-        made.add(at, d_logits, states, cast)
+    statistics = hidden.new_zeros(len(STATISTICS), len(hidden), dtype=exact)
+    head = Head(weight.to(dtype), None if bias is None else bias.to(dtype))
+    _walk(hidden, head, tokens, formula, tile_function(impl), budget_bytes, needs, statistics, made)
     loss = statistics[STATISTICS.index("loss")].sum()
     return loss, statistics, *made.in_the_types_of(hidden, weight, bias)
+
+
+def _walk(
+    hidden: torch.Tensor, head: Head, tokens: TokenVectors, formula: Formula, tile: TileFunction, budget_bytes: int,
+    needs: Wanted, statistics: torch.Tensor, made: _Gradients,
+) -> None:
+    """Go through the chunks; fill statistics (6, N) and the gradients.  The last chunk is freed on return."""
+    mask, (vocabulary, _), dtype = tokens.mask, head.weight.shape, head.weight.dtype
+    kept = torch.arange(len(hidden), device=hidden.device) if mask is None else mask.nonzero().squeeze(1)
+    rows = chunk_rows(
+        len(kept), vocabulary, dtype.itemsize, budget_bytes, frozen=not needs.weight, on_cpu=not hidden.is_cuda
+    )
+    for start in range(0, len(kept), rows):
+        at = slice(start, start + rows) if mask is None else kept[start : start + rows]
+        chosen, states = _exact(tokens.rows(at), statistics.dtype), hidden[at].to(dtype)
+        logits = states @ head.weight.T if head.bias is None else torch.addmm(head.bias, states, head.weight.T)
+        statistics[:, at], d_logits = tile(logits, chosen, formula, needs.any())
+        made.add(at, d_logits, states, head.weight)
 
 
 @_operator.register_fake
@@ -189,9 +196,11 @@ def _exact_type(hidden: torch.Tensor) -> torch.dtype:
 
 
 def _exact(tokens: TokenVectors, dtype: torch.dtype) -> TokenVectors:
-    """Return the vectors in the type of the statistics."""
+    """Return the vectors in the type of the statistics, without gaps between their entries."""
     named = {name: getattr(tokens, name) for name in tokens.__slots__ if name != "targets"}
-    return TokenVectors(tokens.targets, **{n: None if v is None else v.to(dtype) for n, v in named.items()})
+    return TokenVectors(
+        tokens.targets.contiguous(), **{n: None if v is None else v.to(dtype).contiguous() for n, v in named.items()}
+    )
 
 
 def _gathered(parameter: torch.Tensor) -> torch.Tensor:

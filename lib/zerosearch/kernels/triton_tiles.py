@@ -77,14 +77,68 @@ def _row_statistics(
 
 
 @triton.jit
+def _token_terms(
+    logp, advantage, old, sampled, ref, clip_low, clip_high, kl_weight, importance_cap,
+    IS_POLICY: tl.constexpr, HAS_OLD: tl.constexpr, HAS_SAMPLER: tl.constexpr, HAS_REF: tl.constexpr,
+    CORRECT: tl.constexpr,
+):
+    """Return (loss, d loss / d log p, kl, clipped, gap) of one token, as ``torch_tiles.token_terms``."""
+    loss = -logp
+    pull = -1.0
+    kl = 0.0
+    clipped = 0.0
+    gap = 0.0
+    if IS_POLICY:
+        if not HAS_OLD:
+            old = logp
+        if not HAS_SAMPLER:
+            sampled = old
+        gain = advantage
+        if CORRECT:
+            gain = gain * tl.minimum(tl.exp(logp - sampled), importance_cap)
+        ratio = tl.exp(logp - old)
+        unclipped = ratio * gain
+        cut = tl.minimum(tl.maximum(ratio, clip_low), clip_high) * gain
+        is_cut = cut < unclipped
+        loss = -tl.minimum(unclipped, cut)
+        pull = tl.where(is_cut, 0.0, -unclipped)
+        clipped = is_cut.to(tl.float32)
+        gap = tl.abs(logp - sampled)
+    if HAS_REF:
+        difference = ref - logp
+        growth = _expm1(difference)
+        kl = growth - difference
+        loss += kl_weight * kl
+        pull -= kl_weight * growth
+    return loss, pull, kl, clipped, gap
+
+
+@triton.jit
+def _write_gradient(
+    row_ptr, target, n_cols, pull, bonus, entropy, log_total, scale, softcap, over_t,
+    HAS_SOFTCAP: tl.constexpr, HAS_BONUS: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """Write the gradient of one row over its logits: the second walk."""
+    for start in range(0, n_cols, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        inside = columns < n_cols
+        raw = tl.load(row_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+        z, slope = _scored(raw, scale, softcap, over_t, HAS_SOFTCAP)
+        log_p = z - log_total
+        p = tl.exp(log_p)
+        gradient = -pull * p
+        if HAS_BONUS:
+            gradient += bonus * p * (log_p + entropy)
+        gradient = tl.where(columns == target, gradient + pull, gradient) * slope
+        tl.store(row_ptr + columns, gradient.to(row_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def sweep_kernel(
     logits_ptr,  # (n, V) any float; overwritten with the gradient when WITH_GRADIENT
     targets_ptr,  # (n,) int64
     weights_ptr,  # (n,) float32
-    advantages_ptr,  # (n,) float32, read when IS_POLICY
-    old_ptr,  # (n,) float32, read when HAS_OLD
-    sampler_ptr,  # (n,) float32, read when HAS_SAMPLER
-    ref_ptr,  # (n,) float32, read when HAS_REF
+    advantages_ptr, old_ptr, sampler_ptr, ref_ptr,  # (n,) float32; each is used where its flag says so
     statistics_ptr,  # (6, n) float32, written: logp, entropy, loss, kl, clipped, gap
     n_rows, n_cols,
     row_stride,
@@ -101,35 +155,11 @@ def sweep_kernel(
         row_ptr, target, n_cols, scale, softcap, over_t, HAS_SOFTCAP, BLOCK
     )
     weight = tl.load(weights_ptr + row)
-    loss = -logp
-    pull = -1.0
-    kl = 0.0
-    clipped = 0.0
-    gap = 0.0
-    if IS_POLICY:
-        old = logp
-        if HAS_OLD:
-            old = tl.load(old_ptr + row)
-        sampled = old
-        if HAS_SAMPLER:
-            sampled = tl.load(sampler_ptr + row)
-        gain = tl.load(advantages_ptr + row)
-        if CORRECT:
-            gain = gain * tl.minimum(tl.exp(logp - sampled), importance_cap)
-        ratio = tl.exp(logp - old)
-        unclipped = ratio * gain
-        cut = tl.minimum(tl.maximum(ratio, clip_low), clip_high) * gain
-        is_cut = cut < unclipped
-        loss = -tl.minimum(unclipped, cut)
-        pull = tl.where(is_cut, 0.0, -unclipped)
-        clipped = is_cut.to(tl.float32)
-        gap = tl.abs(logp - sampled)
-    if HAS_REF:
-        difference = tl.load(ref_ptr + row) - logp
-        growth = _expm1(difference)
-        kl = growth - difference
-        loss += kl_weight * kl
-        pull -= kl_weight * growth
+    loss, pull, kl, clipped, gap = _token_terms(
+        logp, tl.load(advantages_ptr + row), tl.load(old_ptr + row), tl.load(sampler_ptr + row),
+        tl.load(ref_ptr + row), clip_low, clip_high, kl_weight, importance_cap,
+        IS_POLICY, HAS_OLD, HAS_SAMPLER, HAS_REF, CORRECT,
+    )
     if HAS_BONUS:
         loss -= entropy_weight * entropy
     tl.store(statistics_ptr + row, logp)
@@ -139,21 +169,11 @@ def sweep_kernel(
     tl.store(statistics_ptr + 4 * n_rows + row, clipped)
     tl.store(statistics_ptr + 5 * n_rows + row, gap)
     if WITH_GRADIENT:
-        pull = pull * weight
-        bonus = entropy_weight * weight
         tl.debug_barrier()  # every thread has read the target's logit before any is overwritten
-        for start in range(0, n_cols, BLOCK):
-            columns = start + tl.arange(0, BLOCK)
-            inside = columns < n_cols
-            raw = tl.load(row_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-            z, slope = _scored(raw, scale, softcap, over_t, HAS_SOFTCAP)
-            log_p = z - log_total
-            p = tl.exp(log_p)
-            gradient = -pull * p
-            if HAS_BONUS:
-                gradient += bonus * p * (log_p + entropy)
-            gradient = tl.where(columns == target, gradient + pull, gradient) * slope
-            tl.store(row_ptr + columns, gradient.to(logits_ptr.dtype.element_ty), mask=inside)
+        _write_gradient(
+            row_ptr, target, n_cols, pull * weight, entropy_weight * weight, entropy, log_total, scale, softcap,
+            over_t, HAS_SOFTCAP, HAS_BONUS, BLOCK,
+        )
 
 
 def tile(
