@@ -9,13 +9,14 @@
 # configuration.  A stage is finished when its manifest.json exists; checkpoints, caches and ledgers are
 # declared by no rule, so that Snakemake never deletes them.  Parameters of a stage, the code cells of its
 # notebook and the weights of shipped models that it names stand under `params:`: a change runs that stage
-# and what depends on it again.
+# and what depends on it again.  Limits of money and pace are none of them.
 
 import json
 
 
 def parameters(stage):
-    return json.dumps([config["stages"][stage], config["code"][stage], config["models"][stage]], sort_keys=True)
+    deciding = {name: value for name, value in config["stages"][stage].items() if name not in config["free_parameters"]}
+    return json.dumps([deciding, config["code"][stage], config["models"][stage]], sort_keys=True)
 
 
 def before_training(wildcards):

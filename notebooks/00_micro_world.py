@@ -15,7 +15,7 @@
 #
 # | | |
 # |---|---|
-# | reads | nothing, or your own questions and passages (`questions_dir`, `corpus_file`) |
+# | reads | nothing, or real questions (`questions_dir` or `questions_source`) and passages (`corpus_file`) |
 # | writes | `corpus.jsonl`, `questions.jsonl`, their later edition, `ability_card.csv`, `sentinels.csv`, six figures |
 # | time and memory | `smoke` and `laptop`: about 30 s, 0.6 GB · `rebuild_models`: under an hour on two cores |
 
@@ -40,9 +40,15 @@ world_seed: int = 7  # which world
 n_eval_questions: int = 40  # questions per family that are only evaluated
 n_train_questions: int = 400  # questions per training family (nq, hotpotqa)
 rebuild_models: bool = False  # pretrain all bases again, up to an hour
-questions_dir: str = ""  # folder with your own <set>.jsonl files, empty for the micro-world
-corpus_file: str = ""  # your own passages, id, title, text per line
-train_fraction: float = 0.2  # share of your nq and hotpotqa that trains when there is no <set>_train.jsonl
+questions_dir: str = ""  # folder with your own question files, empty for the micro-world
+corpus_file: str = ""  # your own passages, in any of the known forms
+questions_source: str = ""  # collection of the hub in place of a folder, flashrag, zerosearch or search-r1
+questions_format: str = ""  # format of the question files, empty to tell it from their keys
+train_fraction: float = 0.2  # share of your nq and hotpotqa that trains when no file does
+eval_per_set: int = 0  # evaluated questions of each real set, 0 for all, 500 in the paper
+train_mix: str = ""  # real sets that train, such as nq:1,hotpotqa:1, empty for all
+train_size: int = 0  # real training questions, 0 for all
+drop_overlap: bool = False  # leave out training questions that are evaluated, in place of an error
 
 # %%
 from dataclasses import fields
@@ -55,6 +61,7 @@ from zerosearch import artifacts, display as show, figures, seeds
 from zerosearch.labels import gold_hops, retrieval_recall
 from zerosearch.microworld import bases, prepare, pretrain, pretrain_texts, sentinels, world as micro
 from zerosearch.microworld.tokenizer import build_tokenizer
+from zerosearch.question_sets.own import Choice
 from zerosearch.questions import write_corpus, write_questions
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.stage_parameters import Stage00
@@ -120,13 +127,18 @@ figure
 #
 # ## Questions and passages of this run
 #
-# With `questions_dir` and `corpus_file` your own data takes the world's place; every later notebook
-# reads the same two files and does not care where they came from.
+# With `questions_dir` or `questions_source`, and `corpus_file`, real data takes the world's place; every later
+# notebook reads the same two files and does not care where they came from. What was loaded goes into the manifest
+# with its checksums.
 
 # %%
-questions, passages = prepare.load_or_build(
-    world, n_eval_questions, n_train_questions, questions_dir, corpus_file, train_fraction, seed
-)
+choice = Choice.of(parameters)
+data = prepare.load_or_build(world, n_eval_questions, n_train_questions, choice)
+questions, passages = data.questions, data.passages
+for path in data.files:
+    stage.reads(path)
+for note in data.notes:
+    show.say("note:", note)
 counts = prepare.count_table(questions)
 display(show.table(counts.reset_index()))
 print(f"{len(passages):,} passages, {counts['train'].sum():,} questions train, {counts['eval'].sum():,} are evaluated")
@@ -159,16 +171,18 @@ show.say("  golden answers:", "; ".join(chained.golden_answers))
 # for the question itself already bring up a passage with the answer?
 
 # %%
-engine = BM25Retriever(passages, k=5)
+engine = BM25Retriever(passages, k=5) if passages else None  # some engines bring passages of their own
 evaluated = [q for q in questions if q.split == "eval"]
-recall = retrieval_recall(evaluated, engine)
-stage.write_table(recall, "retrieval_recall.csv")
-display(show.table(recall))
+if engine:
+    recall = retrieval_recall(evaluated, engine)
+    stage.write_table(recall, "retrieval_recall.csv")
+    display(show.table(recall))
 
 # %%
-figure = figures.retrieval_recall(recall)
-figures.save(figure, stage.figures / "recall.png")
-figure
+if engine:
+    figure = figures.retrieval_recall(recall)
+    figures.save(figure, stage.figures / "recall.png")
+    display(figure)
 
 # %% [markdown]
 # One hop: nearly always. Two hops and more: seldom, and then by luck. That gap is what a policy that
@@ -180,7 +194,7 @@ figure
 # not put there by us; the engine returns them because they share its words.
 
 # %%
-path = prepare.question_path(chained, engine)
+path = prepare.question_path(chained, engine) if engine else ()
 if len(path):  # your own questions do not say which facts they need
     figure = figures.question_path(chained.question, path)
     figures.save(figure, stage.figures / "path.png")
@@ -193,7 +207,7 @@ if len(path):  # your own questions do not say which facts they need
 # what the first one missed? Recall at k is the share of facts among the first k passages.
 
 # %%
-if not questions_dir:
+if not choice.brought:
     ranks = prepare.fact_ranks(world, BM25Retriever(passages, k=20))
     depths = [1, 5, 10, 20]
     both = ranks[["rank_0", "rank_1"]].min(axis=1)
@@ -294,14 +308,17 @@ assert not leaked, f"names of the world in pretraining text: {sorted(leaked)[:5]
 # ## Results
 
 # %%
-write_corpus(stage.path("corpus.jsonl"), passages)
+if passages:
+    write_corpus(stage.path("corpus.jsonl"), passages)
 write_questions(stage.path("questions.jsonl"), questions)
-if not questions_dir:  # the same world some years later: the simulator will know only the past
+if not choice.brought:  # the same world some years later: the simulator will know only the past
     later_passages, later_questions = prepare.later_files(world, questions)
     write_corpus(stage.path("later_corpus.jsonl"), later_passages)
     write_questions(stage.path("later_questions.jsonl"), later_questions)
     print(f"{len(later_questions)} evaluation questions have another answer in the later world")
-stage.finish(n_passages=len(passages), n_train=int(counts["train"].sum()), n_eval=int(counts["eval"].sum()))
+loaded = {"sources": data.sources} if choice.brought else {}  # revisions and checksums of what was loaded
+n_train, n_eval = int(counts["train"].sum()), int(counts["eval"].sum())
+stage.finish(n_passages=len(passages), n_train=n_train, n_eval=n_eval, **loaded)
 print("written to", stage.dir)
 
 # %% [markdown]

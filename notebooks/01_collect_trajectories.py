@@ -17,6 +17,7 @@
 # |---|---|
 # | reads | `questions.jsonl`, `corpus.jsonl` (00), the base policy |
 # | writes | `trajectories.parquet`, `pairs.parquet`, `label_stats.csv`, `label_agreement.csv`, a figure |
+# | | with a model as judge: `verdicts.parquet` |
 # | time and memory | `smoke`: about 20 s, 1 GB · `laptop`: about two minutes, 1.5 GB |
 
 # %% [markdown]
@@ -44,7 +45,21 @@ max_turn_tokens: int = 48  # tokens per policy message (paper: 500)
 max_observation_tokens: int = 160  # tokens of retrieved text per turn
 batch_size: int = 256  # trajectories generated at a time
 policy_model: str = "micro/llama-base"  # base policy (paper: Qwen2.5-3B)
-retriever: str = "bm25"  # the real engine (paper: Google)
+retriever: str = "bm25"  # the real engine: bm25, dense, wikipedia or serpapi (paper: Google)
+retriever_url: str = ""  # where it is: a server's address, for dense the encoder
+retriever_corpus: str = ""  # name of what a server searches, empty for its address
+retriever_mode: str = "live"  # live, or replay, which asks nobody
+retriever_per_second: float = 0.0  # requests to a remote engine, 0 for no limit
+retriever_workers: int = 4  # requests to a remote engine under way at once
+max_failed_searches: float = 0.1  # share of searches that may fail
+max_usd: float = 0.0  # most that paid searches and a paid judge may cost, 0 for no limit
+judge_url: str = ""  # server of a model that labels passages, empty for the rule
+judge_model: str = ""  # the model's name on that server (paper: Qwen-Max)
+judge_key_variable: str = "JUDGE_API_KEY"  # environment variable with its key
+judge_prompt_usd: float = -1.0  # USD per million tokens it reads, below 0 for the price book
+judge_generated_usd: float = -1.0  # USD per million tokens it writes, below 0 for the price book
+judge_per_second: float = 0.0  # requests to it, 0 for no limit
+judge_workers: int = 4  # requests to it under way at once
 
 # %%
 from dataclasses import fields
@@ -53,14 +68,16 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from zerosearch import artifacts, collection, display as show, figures, labels
+from zerosearch import artifacts, collection, display as show, figures, labels, labels_judge
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.microworld import models
+from zerosearch.prices import PriceBook
 from zerosearch.prompts import Prompts
-from zerosearch.questions import read_corpus, read_questions
-from zerosearch.retrievers import base, open_engine
+from zerosearch.questions import read_questions
+from zerosearch.retrievers import EngineOptions, base, corpus, open_engine
 from zerosearch.rollout import RolloutSettings
 from zerosearch.schema import Passage, SearchRequest
+from zerosearch.spending import Spending
 from zerosearch.stage_parameters import Stage01
 
 torch.set_num_threads(threads)
@@ -81,7 +98,7 @@ print(f"files go to {stage.dir.name} of run {run!r}")
 
 # %%
 questions = read_questions(stage.require("00", "questions.jsonl"))
-passages = read_corpus(stage.require("00", "corpus.jsonl"))
+passages = corpus.of_run(stage, retriever)
 asked = collection.draw_questions(questions, n_questions, seed)
 print(f"{len(passages):,} passages; {len(asked):,} training questions will be asked, for example")
 for question in asked[:3]:
@@ -102,13 +119,22 @@ show.say(prompts.policy_prompt(asked[0].question))
 # %% [markdown]
 # ### The engine
 #
-# BM25 in this process. Two layers lie around it: a *record* of every answer, so that a repeated query
-# is replayed and an interrupted run asks nothing twice; and a *limit* on failures, which stops the run
-# when more than a tenth of all searches fail. With an engine that costs money both pay for themselves.
+# BM25 in this process, unless the parameter names another one: `dense` (embeddings, in this process),
+# `wikipedia` (a server that speaks Search-R1's protocol) or `serpapi` (Google, for money). Two layers lie
+# around it: a *record* of every answer, so that a repeated query is replayed and an interrupted run asks
+# nothing twice; and a *limit* on failures, which stops the run when too many searches fail. With an engine
+# that costs money both pay for themselves. (Mode `replay` asks nobody: no key, no network, only the record.)
+# `max_usd` is kept before it is passed: what the requests under way can still cost is set aside first.
 
 # %%
-recorded = open_engine(retriever, passages, passages_per_query, record=stage.path("cache") / f"{retriever}.jsonl")
-engine = base.FailureLimit(recorded, max_share=0.1)
+spending = Spending(stage.ledger, PriceBook.load(artifacts.REPO / "data" / "prices.yaml"), max_usd)
+options = EngineOptions(
+    retriever_url, retriever_corpus, retriever_mode, retriever_per_second, retriever_workers,
+    spending.purse_for_searches(retriever),
+)
+record = stage.path("cache") / retriever  # a remote engine's answers are kept for all runs instead
+recorded = open_engine(retriever, passages, passages_per_query, record, options, stage.ledger)
+engine = base.FailureLimit(recorded, max_failed_searches)
 print(f"{retriever}: {len(recorded):,} answers on record from earlier attempts")
 
 # %% [markdown]
@@ -157,6 +183,25 @@ if hops:
 # The last one is true, and even needed to answer the question, but it is not what *this query* asked for. A
 # simulator learns from (query, passages) pairs, so the query decides.
 #
+# ### A model as the judge
+#
+# For real text the published labels come from a language model that reads every passage. `judge_url` names its
+# server. It gets the texts as fields of a JSON object and must repeat a mark, so that a passage cannot dictate
+# its own verdict; what it leaves unclear is counted as *unparsable* and not guessed. This is what it is told:
+
+# %%
+judge = None
+if judge_url:
+    judge = labels_judge.open_judge(
+        judge_url, judge_model, judge_key_variable, stage.path("cache") / "judge.jsonl",
+        workers=judge_workers, per_second=judge_per_second,
+    )
+    prices = (judge_prompt_usd, judge_generated_usd)
+    judge.chat.remote.purse = spending.purse_for_tokens("judge", judge_model, *prices)
+show.say(f"prompt {labels_judge.VERSION}: {labels_judge.INSTRUCTION}")
+print("labels by", judge.identity if judge else "the rule above, no model is asked")
+
+# %% [markdown]
 # ## The plan
 #
 # An untrained policy has poor habits. If we only watched it, there might be too few searches to learn from.
@@ -177,7 +222,8 @@ limits = RolloutSettings(
     max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
 )
-trajectories = collection.collect(requests, policy, engine, prompts, limits, batch_size, stage)
+trajectories = collection.collect(requests, policy, engine, prompts, limits, batch_size, stage, spending)
+print(engine.counts(), *([f"{spending.usd:.2f} USD"] if spending.usd else []), sep="; ")
 
 # %% [markdown]
 # ## What the policy did
@@ -228,9 +274,24 @@ print(f"{len(strangers) / max(len(searching), 1):.0%} of their queries would get
 # - **judge**: useful if *a passage of this search* states what the query asks for.
 
 # %%
-pairs = labels.pairs_to_table(labels.make_pairs(trajectories))
+by_rule = labels.make_pairs(trajectories)
+verdicts = judge.judge(by_rule, lambda *done: stage.progress(*done, "judge", usd=spending.usd)) if judge else []
+pairs = labels.pairs_to_table(labels_judge.relabelled(by_rule, verdicts) if judge else by_rule)
 columns = ["query", "golden_answers", "label_trajectory", "label_judge"]
 display(show.table(pairs[columns].head(8), f"the first of {len(pairs):,} pairs"))
+
+# %% [markdown]
+# Where a model judged, the rule has a word on the same passages. Every row of `verdicts.parquet` holds what it
+# rests on: the model, the version of its prompt, its reply.
+
+# %%
+if judge:
+    by_passage = labels_judge.verdict_table(by_rule, verdicts, judge_model)
+    stage.write_table(by_passage, "verdicts.parquet")
+    display(show.table(labels_judge.rule_table(by_passage), "passages by the model (label) and by the rule"))
+    undecided = by_passage["label"].isin(labels.NO_VERDICT).mean()
+    print(f"{undecided:.1%} of {len(by_passage):,} passages without a verdict; {spending.usd:.2f} USD so far")
+decided = pairs[~pairs["label_judge"].isin(labels.NO_VERDICT)]
 
 # %% [markdown]
 # Prediction before drawing: which of the two labels calls more pairs useful?
@@ -274,8 +335,8 @@ for row in disagree.drop_duplicates("label_judge").itertuples():
 # passages still do not state it, the *engine* failed; if it does not, the *policy* did.
 
 # %%
-path = pairs["asks_gold_hop"].map({True: "asks for a gold fact", False: "leaves the path"}).fillna("not known")
-blame = pairs.assign(useful=pairs["label_judge"] == "useful").groupby(path)["useful"].agg(["mean", "size"])
+path = decided["asks_gold_hop"].map({True: "asks for a gold fact", False: "leaves the path"}).fillna("not known")
+blame = decided.assign(useful=decided["label_judge"] == "useful").groupby(path)["useful"].agg(["mean", "size"])
 blame = blame.rename(columns={"mean": "judged_useful", "size": "pairs"}).rename_axis("query").reset_index()
 display(show.table(blame))
 
@@ -292,11 +353,12 @@ stage.write_table(table, "trajectories.parquet")
 stage.write_table(pairs, "pairs.parquet")
 stage.write_table(stats, "label_stats.csv")
 stage.write_table(agreement, "label_agreement.csv")
-judged = float((pairs["label_judge"] == "useful").mean())
+judged = float((decided["label_judge"] == "useful").mean())
 by_outcome = float((pairs["label_trajectory"] == "useful").mean())
 stage.finish(
     n_trajectories=len(table), n_pairs=len(pairs), em=behaviour["em"].to_dict(), useful_by_judge=judged,
     useful_by_outcome=by_outcome, label_agreement=share, n_failed_searches=engine.n_failures,
+    judge=judge.identity if judge else "rule", n_undecided=len(pairs) - len(decided), usd=spending.usd,
 );
 
 # %% [markdown]

@@ -34,6 +34,11 @@ threads: int = 1  # CPU threads of this notebook
 arm: str = "zerosearch"  # zerosearch (simulator, curriculum), search-r1 (real engine, no noise) or untuned
 policy_model: str = "micro/llama-base"  # base policy, also the reference of the KL
 simulator_model: str = "micro/simulator-medium"  # what the arm "untuned" searches
+simulator_url: str = ""  # server that simulates searches instead, e.g. http://localhost:6001/v1, empty for none
+simulator_name: str = ""  # the model's name on that server (published: the tuned Qwen2.5-14B)
+simulator_protocol: str = "chat"  # how it is asked: chat (published code) or completions
+simulator_key_variable: str = "SIMULATOR_API_KEY"  # environment variable with its key
+simulator_workers: int = 16  # requests under way at once
 steps: int = 12  # optimiser updates (paper: 200)
 questions_per_step: int = 32  # questions per update (paper: 64)
 group_size: int = 8  # trajectories per question (paper: 5)
@@ -203,16 +208,20 @@ print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.toli
 # ## The search engine of this arm
 #
 # `zerosearch` asks the simulator that notebook 02 tuned; `search-r1` asks BM25 over the corpus; `untuned` asks
-# the simulator's base and does not wait for notebook 02.
+# the simulator's base and does not wait for notebook 02. With `simulator_url` a model on a server writes the
+# passages instead, asked in the same words: a published simulator, or the one of notebook 02 on its own GPU.
 
 # %%
 passages = read_corpus(stage.require("00", "corpus.jsonl"))
-simulator = stage.require("02", "simulator") if chosen.retriever == "simulator" else simulator_model
+how = (simulator_url, simulator_name, simulator_protocol, simulator_key_variable, simulator_workers)
+served = arm_setup.Served(*how) if simulator_url and chosen.simulated else None
+tuned = chosen.retriever == "simulator" and served is None
+simulator = stage.require("02", "simulator") if tuned else simulator_model
 prompted = chosen.retriever == "simulator-prompted"
 pairs = table_to_pairs(pd.read_parquet(stage.require("01", "pairs.parquet"))) if prompted else ()
 retriever = arm_setup.open_retriever(
     chosen, k=passages_per_query, seed=seed, passages=passages, simulator=simulator, pairs=pairs,
-    policy=(engine, prompts), temperature=temperature, max_new_tokens=max_observation_tokens,
+    policy=(engine, prompts), temperature=temperature, max_new_tokens=max_observation_tokens, served=served,
 )
 curriculum = arm_setup.open_curriculum(chosen, steps, noise_start, noise_end, noise_base)
 print(f"{chosen.label} searches {retriever.name!r}; noise at the last step: {curriculum.noise(steps):.2f}")
@@ -372,7 +381,8 @@ display(show.trajectory(best, tokenizer))
 stage.save_model(lambda folder: models.save(policy, tokenizer, folder), "policy")
 first, last = history.head(fifth).mean(), history.tail(fifth).mean()
 rewards = {"reward_first_fifth": first["reward_mean"], "reward_last_fifth": last["reward_mean"]}
-stage.finish(steps=len(history), **rewards);
+asked_in = {"simulator_prompt": retriever.prompt_version} if chosen.simulated else {}
+stage.finish(steps=len(history), **rewards, **asked_in);
 
 # %% [markdown]
 # ## Summary

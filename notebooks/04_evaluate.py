@@ -59,6 +59,13 @@ samples_per_question: int = 0  # answers to sample beside the scored one, for pa
 sampling_temperature: float = 1.0  # of these samples
 judge_url: str = ""  # OpenAI-compatible endpoint of a second judge, up to /v1, empty for none
 judge_model: str = ""  # the model it is asked for; its key comes from JUDGE_API_KEY
+retriever: str = "bm25"  # the real engine: bm25, dense, wikipedia or serpapi (paper: Google)
+retriever_url: str = ""  # where it is: a server's address, for dense the encoder
+retriever_corpus: str = ""  # name of what a server searches, empty for its address
+retriever_mode: str = "live"  # live, or replay, which asks nobody
+retriever_per_second: float = 0.0  # requests to a remote engine, 0 for no limit
+retriever_workers: int = 4  # requests to a remote engine under way at once
+max_failed_searches: float = 0.1  # share of searches that may fail
 
 # %%
 from dataclasses import fields
@@ -72,10 +79,11 @@ from IPython.display import Markdown, display
 from zerosearch import artifacts, display as views, explorer, explorer_records, figures, published
 from zerosearch.evaluation import QA_METRIC, calibration, comparison, judge, judged, kept, methods as ways
 from zerosearch.evaluation import overlap, pass_at_k, robustness, row_facts, runner, sampling, statistics, subsets
-from zerosearch.evaluation.conditions import open_condition
+from zerosearch.evaluation.conditions import open_condition, open_real, possible
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
-from zerosearch.questions import load_corpus, read_questions, training_questions
+from zerosearch.questions import read_questions, training_questions
+from zerosearch.retrievers import EngineOptions, corpus
 from zerosearch.rollout import RolloutSettings
 from zerosearch.stage_parameters import Stage04
 
@@ -142,14 +150,16 @@ print(f"{len(questions)} questions to be scored once per method and seed")
 # %% [markdown]
 # ## The real engine
 #
-# Whatever a policy practised with, here everyone searches the same index: BM25. The headline is measured
-# with **clean** searches, over the passages that state facts; passages that the world made to mislead come
-# in further down, as conditions. (Your own passages carry no such tags and are all searched.) No
-# simulator takes part in evaluation.
+# Whatever a policy practised with, here everyone searches with the same engine: BM25, unless the parameter
+# names another one. The headline is measured with **clean** searches, over the passages that state facts;
+# passages that the world made to mislead come in further down, as conditions. (Your own passages carry no
+# such tags and are all searched.) No simulator takes part in evaluation.
 
 # %%
-passages = load_corpus(stage.require("00", "corpus.jsonl"))
-engine = open_condition("clean", passages, passages_per_query, seed)
+passages = corpus.of_run(stage, retriever)
+options = EngineOptions(retriever_url, retriever_corpus, retriever_mode, retriever_per_second, retriever_workers)
+real = open_real(retriever, passages, passages_per_query, options, max_failed_searches, stage)
+engine = open_condition("clean", passages, passages_per_query, seed, engine=real)
 settings = RolloutSettings(
     max_searches, max_turn_tokens, max_observation_tokens, temperature=temperature, run_seed=seed,
     max_total_tokens=512 + (max_searches + 1) * max_turn_tokens + max_searches * (max_observation_tokens + 8),
@@ -229,6 +239,7 @@ display(views.table(predictions[shown].drop_duplicates(), "Decoding settings, as
 counts = runner.count_table(predictions)
 display(views.table(counts.reset_index(), "Questions scored"))
 assert counts.nunique().eq(1).all(), "expected the same questions for every method, found other counts"
+print(real.counts() if real else "every search was answered in this process")
 
 # %% [markdown]
 # ### Read before you count
@@ -419,12 +430,12 @@ if samples_per_question:
 wanted = [name.strip() for name in conditions.split(",") if name.strip()]
 later_files = stage.find("00", "later_corpus.jsonl"), stage.find("00", "later_questions.jsonl")
 later_passages, changed = robustness.later_part(*later_files, questions_per_condition, seed)
-if "later" in wanted and not changed:
-    wanted.remove("later")
-    print("no question of this run has another answer in a later world: that condition is left out")
+wanted, left_out = possible(wanted, bool(passages), bool(changed and later_passages), real)
+for sentence in left_out:
+    print(sentence)
 trials = []
 for name in wanted:
-    other = everyone(open_condition(name, passages, passages_per_query, seed, later_passages))
+    other = everyone(open_condition(name, passages, passages_per_query, seed, later_passages, real))
     asked = changed if name == "later" else drawn
     trials.append(robustness.Trial(name, [m for m in other if robustness.is_tried(m)], asked))
 answered = robustness.evaluate_conditions(
@@ -516,8 +527,7 @@ display(Markdown(
     + ", ".join(f"`{arm}` {best[arm]:.3f}" for arm in dict.fromkeys(arm for arm, _ in trained))
     + f".\n2. {len(decided)} of {len(average)} comparisons of the average are decided.\n"
     + f"3. Searches per question: {', '.join(f'`{name}` {mean:.2f}' for name, mean in searched.items())}.\n"
-    + f"4. {lost}."
-))
+    + f"4. {lost}."))
 
 # %% [markdown]
 # - Surprise: a difference of 0.05 on one set of 150 questions is undecided; the same difference over seven

@@ -8,6 +8,7 @@ inputs that look bad and are not: the command does its work.  Generated cases ar
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+import pyarrow as pa
 import pytest
 import toy_run
+from pyarrow import parquet
 
 from zerosearch import artifacts, cli, compare_runs, files, profiles, report, verify
 from zerosearch.errors import WorkbookError
-from zerosearch.questions import load_own
+from zerosearch.question_sets.own import Choice, load_own
 
 FINISHED, BROKEN = "finished", "broken"  # runs that stand in every outputs folder; BROKEN only where asked for
 MODEL = artifacts.MICRO_LM / "simulator-small"
@@ -130,7 +133,7 @@ def check_data(place: Place) -> Seen:
 
 def load_data(place: Place) -> Seen:
     """Read a reader's own files as stage 00 does."""
-    return seen(lambda: load_own(place.questions, place.corpus) and 0)
+    return seen(lambda: load_own(Choice(str(place.questions), str(place.corpus))) and 0)
 
 
 def separate(*arguments: str) -> Seen:
@@ -204,23 +207,95 @@ def _both(place: Place) -> None:
     place.corpus.write_text("damaged too\n")
 
 
+def _parquet(place: Place, rows: list[dict[str, Any]]) -> tuple[bytes, Path]:
+    """Write a Parquet file of questions; return its bytes and where it lies."""
+    path = place.questions / "popqa.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path.read_bytes(), path
+
+
+def _as(written: Callable[[list[dict[str, Any]]], bytes]) -> Callable[[Place], Seen]:
+    """Write the good questions in another way, then read them as stage 00 does."""
+
+    def act(place: Place) -> Seen:
+        (place.questions / Q).write_bytes(written(QUESTIONS))
+        return load_data(place)
+
+    return act
+
+
 GOOD = QUESTIONS[0]
 Q = "nq.jsonl"
 P = "passages.jsonl"
+TSV = "popqa.tsv"
+POPQA = (
+    "id\tsubj\tprop\tquestion\tpossible_answers\n"
+    '7\tHarp\tdirector\tWho directed Harp?\t"[""Ada"", ""A. Falk""]"\n'
+)
+VERL = [
+    {"data_source": "popqa", "reward_model": {"ground_truth": ["Ada"]}, "extra_info": {"question": "who?", "index": 0}}
+]
 READ = tuple[str, Callable[[Place], Seen], str, tuple[str, ...]]
 DATA: list[READ] = [
-    ("array on one line", whole(json.dumps(QUESTIONS).encode()), Q, ("a JSON array", "jq -c '.[]'")),
-    ("array over lines", whole(json.dumps(QUESTIONS, indent=1).encode()), Q, ("a JSON array", "jq -c '.[]'")),
+    ("array cut short", whole(json.dumps(QUESTIONS).encode()[:-1]), Q, ("cut short", "mend the file")),
+    ("array cut within a row", whole(json.dumps(QUESTIONS, indent=1).encode()[:-30]), Q, ("bad JSON", "mend the file")),
+    ("array with bad JSON", whole(json.dumps(QUESTIONS, indent=1).replace(": 2,", ": 2 2,").encode()), Q,
+     ("nq.jsonl:17: expected a JSON object, found bad JSON", "mend the file")),
+    ("array with a faulty row", whole(json.dumps([*QUESTIONS, {"id": 9, "question": ""}]).encode()), Q,
+     (":1 (row 5): question: expected a text", "mend")),
+    ("array with an id twice", whole(json.dumps([GOOD, GOOD], indent=1).encode()), Q,
+     ("of line 2 (row 1) again", "mend")),
+    ("array with a comma too many", whole(json.dumps(QUESTIONS).encode()[:-1] + b", ]"), Q, ("another row", "mend")),
+    ("array without a comma", whole(json.dumps(QUESTIONS).replace("}, {", "} {").encode()), Q, ("a comma", "mend")),
+    ("array twice", whole(json.dumps(QUESTIONS).encode() * 2), Q, ("more after its end", "mend")),
+    ("array in latin-1", whole(json.dumps([{**GOOD, "question": "café"}], ensure_ascii=False).encode("latin-1")), Q,
+     ("found byte 0xe9", "iconv -f WINDOWS-1252 -t UTF-8")),
+    ("array in utf-16", whole(json.dumps(QUESTIONS).encode("utf-16")), Q, ("iconv -f UTF-16 -t UTF-8",)),
+    ("array with a row of 2 MiB", whole(json.dumps([{**GOOD, "note": "x" * (3 << 20)}]).encode()), Q,
+     ("rows of at most 1 MiB", "mend")),
+    ("array of texts", whole(b'["who wrote it", "who else"]'), Q, ("expected a JSON object", "mend")),
+    ("empty array", whole(b"[ ]\n"), Q, ("at least one question", "remove it")),
+    ("array with a key twice", whole(b'[{"id": 1, "id": 2, "question": "q", "golden_answers": ["a"]}]'), Q,
+     ('the key "id" twice', "remove one")),
     ("pretty-printed objects", whole(json.dumps(GOOD, indent=2).encode()), Q, ("several lines", "jq -c .")),
     ("csv", whole(b"id,question,golden_answers\n1,who,Ada\n"), Q, ("CSV", "pandas.read_csv")),
     ("csv with semicolons", whole(b"id;question;answer\n1;who;Ada\n"), Q, ("CSV", "sep=")),
-    ("tsv", whole(b"id\tquestion\tanswers\n1\twho\tAda\n"), Q, ("TSV", "pandas.read_csv")),
-    ("tsv as corpus", whole(b"id\ttext\ttitle\n1\twho\tAda\n", P), P, ("TSV", "pandas.read_csv")),
-    ("gzip", whole(b"\x1f\x8b\x08\0\0\0\0\0", P), P, ("gzip", "gunzip -c")),
+    ("tsv with other columns", whole(b"query\tgold\nwho\tAda\n", TSV), TSV,
+     (":2: expected the keys of a known format", "found query, gold", "rename the keys")),
+    ("tsv without a head line", whole(b"1\twho\tAda\n2\twhat\tBob\n", TSV), TSV,
+     ("found 1, who, Ada", "rename the keys")),
+    ("tsv with a head line only", whole(POPQA.splitlines()[0].encode() + b"\n", TSV), TSV, ("at least one question",)),
+    ("tsv with a cell too few", whole(POPQA.replace("\tdirector\t", "\t").encode(), TSV), TSV,
+     (":2: expected 5 cells", "found 4", "mend this row")),
+    ("tsv with a column twice", whole(POPQA.replace("prop", "subj").encode(), TSV), TSV, ("each column once", "mend")),
+    ("tsv whose JSON is not quoted", whole(POPQA.replace('"[""Ada"", ""A. Falk""]"', "[Ada, Falk]").encode(), TSV), TSV,
+     ("possible_answers: expected a JSON list", "quote the cell the csv way")),
+    ("tsv whose JSON is cut", whole(POPQA.replace('""A. Falk""]"', '"').encode(), TSV), TSV,
+     ("possible_answers: expected a JSON list", "quote the cell the csv way")),
+    ("tsv whose JSON is an object", whole(POPQA.replace('[""Ada"", ""A. Falk""]', '{""a"": 1}').encode(), TSV), TSV,
+     ("possible_answers: expected a JSON list", "quote the cell the csv way")),
+    ("tsv with a quotation mark too many", whole(POPQA.replace("Falk\"\"]", "Falk\"]").encode(), TSV), TSV,
+     ("quoted the csv way", "mend this row")),
+    ("tsv in latin-1", whole(POPQA.replace("Harp", "Härp").encode("latin-1"), TSV), TSV, ("byte 0xe4", "iconv -f")),
+    ("tsv as corpus with other columns", whole(b"id\tbody\ttitle\n1\twho\tAda\n", P), P, ("text: expected", "mend")),
+    ("tsv as corpus with a text too few", whole(b"id\ttext\ttitle\n1\twho\tAda\n2\twhat\n", P), P,
+     (":3: expected 3 cells", "mend")),
+    ("gzip cut short", whole(gzip.compress(_text(PASSAGES).encode())[:-9], P), P,
+     ("a whole gzip file", "download it again")),
+    ("gzip without anything in it", whole(b"\x1f\x8b\x08\0\0\0\0\0", P), P, ("a whole gzip file", "copy or")),
+    ("questions in a damaged gzip", whole(gzip.compress(_text(QUESTIONS).encode())[:40] + b"x" * 40, "popqa.jsonl.gz"),
+     "popqa.jsonl.gz", ("a whole gzip file", "copy or")),
     ("zip", whole(b"PK\x03\x04rest"), Q, ("zip", "unzip -p")),
     ("zstd", whole(b"\x28\xb5\x2f\xfdrest", P), P, ("zstd", "zstd -dc")),
     ("bzip2", whole(b"BZh91AY", P), P, ("bzip2", "bunzip2 -c")),
-    ("parquet", whole(b"PAR1\x15\x04", P), P, ("Parquet", "pandas.read_parquet")),
+    ("parquet cut short", on_disk(lambda p: _parquet(p, VERL)[1].write_bytes(_parquet(p, VERL)[0][:-20])),
+     "popqa.parquet", ("a whole Parquet file", "download it again")),
+    ("parquet with other columns", on_disk(lambda p: _parquet(p, [{"query": "who", "gold": ["Ada"]}])), "popqa.parquet",
+     ("row 1: expected the keys of a known format", "found query, gold", "rename the keys")),
+    ("parquet with empty answers",
+     on_disk(lambda p: _parquet(p, [{**VERL[0], "reward_model": {"ground_truth": [" "]}}])),
+     "popqa.parquet", ("row 1: answers: expected a text or a list", "mend")),
+    ("parquet as corpus", whole(b"PAR1\x15\x04", P), P, ("a whole Parquet file", "copy or")),
     ("utf-16 with mark", whole(_text(QUESTIONS).encode("utf-16")), Q, ("iconv -f UTF-16 -t UTF-8",)),
     ("utf-16 big end first", whole(b"\xfe\xff" + _text(QUESTIONS).encode("utf-16-be")), Q, ("iconv -f UTF-16",)),
     ("utf-16 without mark", whole(_text(QUESTIONS).encode("utf-16-le")), Q, ("iconv -f UTF-16LE",)),
@@ -280,7 +355,39 @@ DATA: list[READ] = [
      "found one of 2.0 MiB", "split")),
     ("line of 100 MB", on_disk(_long_line), P, (":1: ", "found one of 95.4 MiB", "split")),
     ("passage without text", lines({"id": 1, "title": "t"}, file=P), P, ("text: expected", "mend")),
-    ("passage under another key", lines({"id": 1, "contents": "t"}, file=P), P, ("text: expected", "mend")),
+    ("passage under another key", lines({"id": 1, "body": "t"}, file=P), P, ("text: expected", "mend")),
+    ("titles whose sentences are a text", whole(b'{"A": ["x"], "B": "y"}', P), P,
+     ("row 2", "sentences: expected a list")),
+    ("titles cut short", whole(b'{"A": ["x"], "B": ["y', P), P, ("bad JSON", "mend")),
+    ("a corpus of over 2 GiB", on_disk(lambda p: os.truncate(p.corpus, 2 * 2**30 + 1)), P, ("at most 2 GiB", "server")),
+    ("keys of no known format", lines({"query": "who", "gold": "Ada"}), Q,
+     (":1: expected the keys of a known format", "found query, gold", "00.questions_format=NAME")),
+    ("two files of one set", on_disk(lambda p: put(p.questions / "nq_test.jsonl", QUESTIONS)), "nq_test.jsonl",
+     ("one file of evaluation questions of nq", "remove or rename")),
+    ("one set under two names", on_disk(lambda p: put(p.questions / "natural_questions.jsonl", QUESTIONS)),
+     "natural_questions.jsonl", ("one file of evaluation questions of nq", "remove or rename")),
+    ("a file that names no set", on_disk(lambda p: put(p.questions / "test.jsonl", QUESTIONS)), "test.jsonl:1",
+     ("the name of the set", "rename the file")),
+    ("a question that has no answer", lines({"id": "2hop__1_2", "question": "q", "answer": "a", "answerable": False,
+     "question_decomposition": []}), Q, ("answerable: expected", "musique_ans")),
+    ("a context for supporting facts",
+     lines({"_id": "1", "question": "q", "answer": "a", "supporting_facts": ["A"]}), Q,
+     ("supporting_facts: expected pairs", "mend")),
+    ("format that is none", lambda p: check("--questions", str(p.questions), "--corpus", str(p.corpus), "--set",
+     "00.questions_format=hotpot"), "00.questions_format", ("did you mean 'hotpotqa'",)),
+    ("format that is another", lambda p: check("--questions", str(p.questions), "--corpus", str(p.corpus), "--set",
+     "00.questions_format=popqa"), "nq.jsonl:1", ("possible_answers: expected", "mend")),
+    ("shares without a size", lambda p: check("--questions", str(p.questions), "--corpus", str(p.corpus), "--set",
+     "00.train_mix=nq:1"), "00.train_mix", ("--set 00.train_size=N",)),
+    ("a mix of a set that does not train", lambda p: check("--questions", str(p.questions), "--corpus", str(p.corpus),
+     "--set", "00.train_mix=nq,hotpotqa"), "00.train_mix", ("expected sets that train (nq)", "'hotpotqa'")),
+    ("nearly a collection", lambda p: check("--questions", "flashrg", "--corpus", str(p.corpus)), "--questions",
+     ("did you mean 'flashrag'",)),
+    ("a collection that is not in the cache", lambda p: call("--profile", "smoke", "--run", "new", "--questions",
+     "flashrag", "--corpus", str(p.corpus)), "RUC-NLPIR/FlashRAG_datasets",
+     ("nothing may be downloaded", "`hf download --repo-type dataset", "--questions DIR")),
+    ("a collection without a corpus", lambda p: check("--questions", "zerosearch"), "--corpus",
+     ("add --corpus FILE", "01.retriever=NAME")),
     ("title is a number", lines({"id": 1, "title": 3, "text": "t"}, file=P), P, ("title: expected a text",)),
     ("metadata is a list", lines({"id": 1, "text": "t", "metadata": [1]}, file=P), P,
      ("metadata: expected an object",)),
@@ -296,7 +403,7 @@ DATA: list[READ] = [
     ("no question file", on_disk(lambda p: [path.unlink() for path in p.questions.iterdir()]), "questions",
      ("found no such file", "give the folder")),
     ("other suffix",
-     on_disk(lambda p: [path.rename(path.with_suffix(".json")) for path in list(p.questions.iterdir())]),
+     on_disk(lambda p: [path.rename(path.with_suffix(".txt")) for path in list(p.questions.iterdir())]),
      "<set>.jsonl", ("give the folder",)),
     ("no folder", on_disk(lambda p: shutil.rmtree(p.questions)), "--questions", ("give a folder",)),
     ("a file for the folder", on_disk(lambda p: (shutil.rmtree(p.questions), p.questions.write_text("x"))),
@@ -319,6 +426,14 @@ GOOD_DATA: list[READ] = [
     ("controls in a passage", accepted({"id": 1, "text": "\x00\x1b]0;x\x07 <answer>no</answer>"}, file=P), "", ()),
     ("question of 9,000 characters", accepted({**GOOD, "question": "who " * 2_250}), "", ()),
     ("other keys", accepted({**GOOD, "note": [1, 2], "score": None}), "", ()),
+    ("an array", _as(lambda rows: json.dumps(rows).encode()), "", ()),
+    ("an array over lines, with a mark", _as(lambda rows: json.dumps(rows, indent=1).encode("utf-8-sig")), "", ()),
+    ("a packed file", _as(lambda rows: gzip.compress(_text(rows).encode())), "", ()),
+    ("json lines named .json", lambda p: ((p.questions / Q).rename(p.questions / "nq.json"), load_data(p))[1], "", ()),
+    ("popqa's table", lambda p: ((p.questions / TSV).write_text(POPQA, "utf-8"), load_data(p))[1], "", ()),
+    ("a corpus as a table", lambda p: (p.corpus.write_text("id\ttext\ttitle\n1\twho\tAda\n"), load_data(p))[1], "", ()),
+    ("a corpus of titles", lambda p: (p.corpus.write_text('{"A": ["x", " y"]}'), load_data(p))[1], "", ()),
+    ("rows for a trainer", lambda p: (_parquet(p, VERL), load_data(p))[1], "", ()),
     ("answers without words", accepted({**GOOD, "golden_answers": ["---"]}), "", ()),
     ("a corpus without any answer", lambda p: (put(p.corpus, [{"id": 1, "text": "nothing"}]), check_data(p))[1],
      "a golden answer of 0% of the 4 evaluation questions", ("dry run: nothing was started",)),

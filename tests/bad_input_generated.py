@@ -161,9 +161,14 @@ def profile_cases(n: int) -> list[Case]:
         text = _mutated_profile(kind, draw)
         good = good_profile(text)
         act = catalogue.profile(lambda _, text=text: text)
-        names = "would run" if good else "smoke.yaml"
+        names = "would run" if good else _names_in(text)
         made.append(Case(f"generated profile {number}: {kind}", act, names, goes_on=good))
     return made
+
+
+def _names_in(text: str) -> str:
+    """Return what the message names: the profile, or, cut within its last value, the price book of that name."""
+    return "05.price_book" if text.rpartition("price_book: ")[1] and text[-1:] not in " \n" else "smoke.yaml"
 
 
 def _mutated_profile(kind: str, draw: random.Random) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from typing import Iterator
 
@@ -18,6 +19,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach the network
 
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: kernels run without a GPU
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so starts what a shell puts into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("workbook", deadline=None, derandomize=True)  # shared cores: time says nothing
 settings.load_profile("workbook")

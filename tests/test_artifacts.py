@@ -74,6 +74,17 @@ def test_a_finished_stage(outputs: Path) -> None:
     assert artifacts.read_ledgers("a")["fresh"].tolist() == [1]
 
 
+def test_a_file_from_outside_the_run_is_an_input_with_its_whole_path(outputs: Path, tmp_path: Path) -> None:
+    own = files.write_atomic(tmp_path / "nq.jsonl", "questions")
+    stage = open_stage("a", "00", {})
+    assert stage.reads(own) == own and open_stage("a", "00", {}).resumed
+    stage.finish()
+    assert artifacts.read_manifest("a", "00")["inputs"] == {str(own): files.sha256(own)}
+    assert artifacts.restore("a", "00")
+    own.write_text("other questions")
+    assert not artifacts.restore("a", "00")
+
+
 def test_checkpoints_go_when_the_stage_is_finished_and_not_before(outputs: Path) -> None:
     """Killed before the manifest stands, it must still have something to go on from."""
     stage = open_stage("a", "03", {"steps": 3}, "zerosearch", 0)
@@ -95,7 +106,7 @@ def test_a_cut_off_attempt_goes_on(outputs: Path) -> None:
     assert artifacts.read_ledgers("a")["fresh"].tolist() == [2]  # the same work is not counted twice
 
 
-@pytest.mark.parametrize("why", ["finished", "parameters", "input", "model"])
+@pytest.mark.parametrize("why", ["finished", "parameters", "input", "outside", "model"])
 def test_any_other_attempt_starts_afresh(
     outputs: Path, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +117,7 @@ def test_any_other_attempt_starts_afresh(
     old = open_stage("a", "01", {"n": 1, "policy_model": "micro/base"})
     assert old.models == {"micro/base": files.sha256(weights)}
     old.require("00", "corpus.jsonl")
+    own = old.reads(files.write_atomic(tmp_path / "nq.jsonl", "questions"))
     old.write_text("x", "result.csv")
     old.write_text("paid answers", "cache.sqlite")
     old.ledger.event("queries", engine="bm25", fresh=1, cached=0, paid=0)
@@ -113,6 +125,8 @@ def test_any_other_attempt_starts_afresh(
         old.finish()
     if why == "input":
         world.write_text("two", "corpus.jsonl")
+    if why == "outside":
+        own.write_text("other questions")
     if why == "model":  # the shipped models were built anew
         files.write_atomic(weights, "other weights")
     new = open_stage("a", "01", {"n": 2 if why == "parameters" else 1, "policy_model": "micro/base"})

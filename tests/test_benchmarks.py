@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
@@ -12,18 +13,29 @@ import torch
 from zerosearch import artifacts
 
 FOLDER = artifacts.REPO / "benchmarks"
+PROGRAMS = [path for path in sorted(FOLDER.glob("*.py")) if "__main__" in path.read_text("utf-8")]
+MACHINE = {"cpu", "date", "commit"}
 STEPS = [
     "scoring", "score_table", "average_table", "comparison_table", "comparison_report", "subset_order", "all"
 ]
 
 
-@pytest.fixture
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("statistics_speed", FOLDER / "statistics_speed.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def benchmark() -> ModuleType:
+    return load("statistics_speed")
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_imports_and_stands_in_the_list(path: Path) -> None:
+    assert callable(load(path.stem).main) and f"benchmarks/{path.name}" in (FOLDER / "README.md").read_text("utf-8")
 
 
 def test_every_step_is_measured(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +109,35 @@ def test_the_committed_policy_loss_table_is_whole() -> None:
     assert {"device", "torch", "trl", "date", "matmul_tflops"} <= set(table.columns)
     assert (measured["grad_error"] < 1e-4).all() and (measured["p20_ms"] <= measured["p80_ms"]).all()
     assert set(table["state"]) <= {"measured", "needs a GPU"} and 0.35 in set(table["policy_share"])
+
+
+def test_bm25_was_measured_at_every_size_and_beside_its_peer() -> None:
+    table = pd.read_csv(FOLDER / "bm25_scale.csv")
+    sizes = table.query("corpus == 'synthetic'").groupby("n_passages")["work"].agg(list).to_dict()
+    assert sizes == {n: ["build", "open"] for n in (20_000, 200_000, 1_000_000)} and MACHINE <= set(table.columns)
+    real = table.query("corpus == 'real'").set_index("engine")
+    assert set(real["n_passages"]) == {20_411} and list(real.index) == ["bm25", "rank_bm25"]
+    assert (table["queries_per_cpu_second"] > 0).all() and table["peak_mib"].notna().sum() == 6
+
+
+def test_readme_shows_the_measured_recall() -> None:
+    table = pd.read_csv(FOLDER / "bm25_recall.csv").set_index(["engine", "dataset"])["recall"]
+    readme = (FOLDER.parent / "README.md").read_text("utf-8")
+    for engine in ("bm25", "bm25_plain"):
+        shares = (table[engine, name] for name in ("hotpotqa", "2wikimultihopqa", "triviaqa", "popqa", "nq"))
+        assert f"| `{engine}` | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |" in readme
+
+
+def test_in_the_fault_run_bill_record_and_ledger_agree() -> None:
+    table = pd.read_csv(FOLDER / "fault_run.csv")
+    assert set(table["rate"]) == {0.0, 0.1, 0.25, 0.5} and set(table["kills"]) == {0, 5}
+    assert MACHINE <= set(table.columns)
+    assert (table["answered"] + table["failed"] == table["questions"]).all()
+    assert (table["billed"] == table["recorded"]).all() and (table["answered"] == table["recorded"]).all()
+    paid = table.query("engine == 'serpapi'")
+    assert (paid["ledger_paid"] == paid["billed"]).all()
+    left_alone = table.query("kills == 0")
+    assert (left_alone["sent_twice"] == 0).all()
+    assert (left_alone["longest_seconds"] <= left_alone["deadline_seconds"]).all()
+    kinds = ["busy", "server", "timeout", "deadline", "connection", "malformed"]
+    assert (left_alone[kinds].sum(axis=1) == left_alone["failed"]).all()

@@ -11,6 +11,7 @@ import pytest
 
 from zerosearch import artifacts, checks, profiles
 from zerosearch.profiles import Needs
+from zerosearch.question_sets.own import Choice
 
 NOTHING = Needs(memory_gib=0, disk_gib=0, gpus=0, minutes=1)
 
@@ -63,18 +64,26 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert checks.gpu_count() == 0
 
 
+def own(folder: Path, corpus: Path, **more: float) -> tuple[list[str], list[str]]:
+    return checks.question_problems(Choice(str(folder), str(corpus), **more))
+
+
 def test_questions_and_corpus(tmp_path: Path) -> None:
     corpus = tmp_path / "passages.txt"
-    assert checks.question_problems(None, None) == ([], [])
-    assert "expected both" in checks.question_problems(tmp_path, None)[0][0]
-    assert len(checks.question_problems(tmp_path / "none", corpus)[0]) == 2
+    assert checks.question_problems(Choice()) == ([], [])
+    assert "expected both" in checks.question_problems(Choice(str(tmp_path)))[0][0]
+    assert "expected both" in checks.question_problems(Choice(corpus_file=str(corpus)), ("serpapi",))[0][0]
+    collection = Choice(questions_source="flashrag")
+    assert "since bm25 searches passages of yours" in checks.question_problems(collection, ("serpapi", "bm25"))[0][0]
+    assert checks.question_problems(collection, ("serpapi", "wikipedia")) == ([], [])
+    assert len(own(tmp_path / "none", corpus)[0]) == 2
     corpus.write_text('{"id": 1, "text": "Ada Falk wrote it."}\n')
     asked = [{"id": i, "question": f"q{i}", "golden_answers": [answer]} for i, answer in enumerate(["Falk", "Berg"])]
     (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    problems, notes = checks.question_problems(tmp_path, corpus, train_fraction=0.0)
+    problems, notes = own(tmp_path, corpus, train_fraction=0.0)
     assert "expected some that train, found none" in problems[0] and notes == []
     (tmp_path / "popqa_train.jsonl").write_text('{"id": 1, "question": "q9", "golden_answers": ["x"]}\n')
-    problems, notes = checks.question_problems(tmp_path, corpus)
+    problems, notes = own(tmp_path, corpus)
     assert problems == [] and notes[0].startswith("--corpus: a golden answer of 50% of the 2 evaluation questions")
     assert str(corpus) in notes[0]
 
@@ -85,8 +94,8 @@ def test_the_run_s_own_share_and_seed_decide_the_split(tmp_path: Path) -> None:
     (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     corpus = tmp_path / "corpus.txt"
     corpus.write_text('{"id": 1, "text": "a b"}\n')
-    assert checks.question_problems(tmp_path, corpus, train_fraction=0.5)[0] == []
-    assert checks.question_problems(tmp_path, corpus, train_fraction=0.1)[0] != []
+    assert own(tmp_path, corpus, train_fraction=0.5)[0] == []
+    assert own(tmp_path, corpus, train_fraction=0.1)[0] != []
 
 
 def test_of_a_very_large_corpus_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +104,10 @@ def test_of_a_very_large_corpus_the_beginning_is_read(tmp_path: Path, monkeypatc
     corpus.write_text("".join(f'{{"id": {i}, "text": "passage"}}\n' for i in range(10)) + "damaged\n")
     asked = [{"id": i, "question": f"q{i}", "golden_answers": ["x"]} for i in range(5)]
     (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    problems, notes = checks.question_problems(tmp_path, corpus)
+    problems, notes = own(tmp_path, corpus)
     assert problems == [] and f"of the beginning of {corpus}" in notes[0]
     monkeypatch.setattr(checks, "MAX_CORPUS_BYTES", 10_000)
-    assert f"{corpus}:11" in checks.question_problems(tmp_path, corpus)[0][0]
+    assert f"{corpus}:11" in own(tmp_path, corpus)[0][0]
 
 
 def test_models_are_looked_at_for_the_stages_that_run() -> None:
@@ -112,16 +121,54 @@ def test_models_are_looked_at_for_the_stages_that_run() -> None:
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "/v1", "http//host", "http://[::1"])
 def test_addresses_are_looked_at_before_the_run(url: str) -> None:
     settings = profiles.load("smoke", {"04.judge_url": url, "04.judge_model": "toy"})
-    (problem,) = checks.endpoint_problems(settings, ["03", "04"])
-    assert problem.startswith("04.judge_url: expected an address such as") and repr(url) in problem
+    (problem,) = checks.server_problems(settings, ["03", "04"])
+    assert problem.startswith("04.judge_url: expected an address such as")
 
 
 def test_a_judge_has_a_model() -> None:
     wanted = {"04.judge_url": "https://host:1/v1"}
-    (problem,) = checks.endpoint_problems(profiles.load("smoke", wanted), ["04"])
+    (problem,) = checks.server_problems(profiles.load("smoke", wanted), ["04"])
     assert problem.endswith("found none; give it with --set 04.judge_model=NAME")
-    assert checks.endpoint_problems(profiles.load("smoke", wanted), ["03"]) == []
-    assert checks.endpoint_problems(profiles.load("smoke", wanted | {"04.judge_model": "toy"}), artifacts.STAGES) == []
+    assert checks.server_problems(profiles.load("smoke", wanted), ["03"]) == []
+    assert checks.server_problems(profiles.load("smoke", wanted | {"04.judge_model": "toy"}), artifacts.STAGES) == []
+
+
+def test_servers_are_looked_at_before_anything_runs() -> None:
+    wrong = {"01.judge_url": "localhost:8000/v1", "03.simulator_url": "http://localhost:6001/v1"}
+    problems = checks.server_problems(profiles.load("smoke", wrong), artifacts.STAGES)
+    assert len(problems) == 3 and problems[0].startswith("01.judge_url: expected an address such as http://localhost")
+    assert "01.judge_model: expected the name of the model" in problems[1] and "--set 03.simulator_name=NAME" in problems[2]
+    assert len(checks.server_problems(profiles.load("smoke", wrong), ["03", "04"])) == 1
+    right = {"01.judge_url": "http://localhost:8000/v1", "01.judge_model": "m"}
+    assert checks.server_problems(profiles.load("smoke", right), artifacts.STAGES) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "lacks"),
+    [
+        ({"01.retriever": "serpapi"}, "serpapi: expected a key in the environment variable SERPAPI_API_KEY, found"),
+        ({"04.retriever": "wikipedia"}, "wikipedia: expected the address of a server in 04.retriever_url, found none"),
+        ({"04.retriever": "dense"}, "no faiss-cpu; install it with `pip install -c constraints.txt -e '.[dense]'`"),
+    ],
+)
+def test_what_engines_lack_is_found_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], lacks: str
+) -> None:
+    monkeypatch.delenv("SERPAPI_API_KEY", raising=False)
+    monkeypatch.setattr(checks, "installed_version", lambda name: None if name == "faiss-cpu" else "1")
+    (problem,) = checks.engine_problems(profiles.load("smoke", values), artifacts.STAGES)
+    assert lacks in problem and problem.endswith(f"or use another engine, e.g. --set {problem[:2]}.retriever=bm25")
+    other = "04" if problem.startswith("01") else "01"
+    assert checks.engine_problems(profiles.load("smoke", values), [other]) == []
+    replayed = values | {f"{problem[:2]}.retriever_mode": "replay"}
+    assert checks.engine_problems(profiles.load("smoke", replayed), artifacts.STAGES) == []
+    assert checks.engine_problems(profiles.load("smoke", {}), artifacts.STAGES) == []
+
+
+def test_an_engine_that_has_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERPAPI_API_KEY", "x")
+    values = {"01.retriever": "serpapi", "04.retriever": "wikipedia", "04.retriever_url": "http://127.0.0.1:8000"}
+    assert checks.engine_problems(profiles.load("smoke", values), artifacts.STAGES) == []
 
 
 def test_missing_and_damaged_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,5 +193,5 @@ def test_a_damaged_corpus_is_told_beside_questions_that_overlap(tmp_path: Path) 
     (tmp_path / "nq_train.jsonl").write_text(row)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("damaged\n")
-    (problem,) = checks.question_problems(tmp_path, corpus)[0]
+    (problem,) = own(tmp_path, corpus)[0]
     assert "nq_train/1 asks the same as nq/1" in problem and f"{corpus}:1: expected a JSON object" in problem

@@ -324,9 +324,12 @@ def test_texts_outputs_and_exercises_are_not_code(tmp_path: Path) -> None:
     assert code_digest(path) != before
 
 
-def test_a_dry_run_writes_nothing(chain_environment: dict[str, str]) -> None:
-    done = call(chain_environment, "--profile", "a100_node", "--run", "never", "--dry-run")
+def test_a_dry_run_writes_nothing(chain_environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"id": 1, "text": "x"}\n')
+    corpus = ("--corpus", str(tmp_path / "c.jsonl"))
+    done = call(chain_environment, "--profile", "a100_node", "--run", "never", "--dry-run", *corpus)
     assert done.returncode == 0 and "GPUs: expected 8" in done.stdout
+    assert "hf download --repo-type dataset" in done.stdout  # its questions, which another machine may have
     assert set(states(done.stdout).values()) == {"would run"}
     assert not (Path(chain_environment["ZEROSEARCH_OUTPUTS"]) / "never").exists()
 

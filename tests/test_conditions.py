@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from conftest_models import EchoRetriever
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,10 +15,11 @@ from zerosearch import seeds
 from zerosearch.errors import ConfigError
 from zerosearch.evaluation.conditions import (
     CONDITIONS, HARD_NEGATIVE, CorruptedRetriever, HardNegatives, MisleadingWriter, clean_passages, draw_name,
-    open_condition,
+    open_condition, open_real, possible,
 )
 from zerosearch.microworld import language as lang
 from zerosearch.microworld.world import build_questions, build_world, is_world_name, kind_for, read_sentence
+from zerosearch.retrievers import EngineOptions
 from zerosearch.retrievers.base import failure
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest
@@ -321,3 +323,32 @@ def test_queries_that_are_not_understood_meet_hard_negatives() -> None:
     without_corpus = CorruptedRetriever(Base(), 0.5, 5, seed=0).mislead(request)
     assert len(without_corpus) == 5
     assert not any(contains_answer(p.text, question.golden_answers) for p in without_corpus)
+
+
+# -- another engine than BM25 ----------------------------------------------------------------------------
+
+
+def test_conditions_that_need_tags_are_left_out_for_other_engines() -> None:
+    engine = EchoRetriever()
+    names = ["homonyms", "corrupt-0.5", "random", "empty", "later"]
+    kept, left_out = possible(names, True, True, engine)
+    assert kept == ["corrupt-0.5", "random", "empty"]
+    assert [text.split("'")[1] for text in left_out] == ["homonyms", "later"]
+    assert all("found 'echo', whose passages carry no tags" in text for text in left_out)
+    assert possible(names, True, True) == (names, [])
+    kept, left_out = possible(names, False, False, engine)
+    assert kept == ["empty"] and "expected passages of the run to mislead with, found none" in left_out[1]
+    kept, (text,) = possible(names, True, False)
+    assert kept == names[:-1] and "found none; run notebook 00 again" in text
+    for name in ("homonyms", "later"):
+        with pytest.raises(ConfigError, match=f"condition '{name}': expected BM25"):
+            open_condition(name, PASSAGES, 5, 0, PASSAGES, engine)
+
+
+def test_clean_and_corrupted_searches_ask_the_engine_of_the_run() -> None:
+    engine = EchoRetriever()
+    assert open_condition("clean", PASSAGES, 5, 0, engine=engine) is engine
+    corrupted = open_condition("corrupt-0.5", PASSAGES, 5, 0, engine=engine)
+    found = corrupted.search([SearchRequest(f"query {i}", Question(f"q{i}", "nq", "?", ("x",))) for i in range(40)])
+    assert {r.source for r in found if not r.noisy} == {"echo"} and any(r.noisy for r in found)
+    assert open_real("bm25", PASSAGES, 5, EngineOptions(), 0.1, None) is None  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from conftest_models import TOKENIZER, tiny_model
 from zerosearch import artifacts, checks, cli, commands, files
 from zerosearch.errors import DiskProblem
 from zerosearch.microworld import models
+from zerosearch.question_sets.own import Choice
 
 
 def names(folder: Path) -> list[str]:
@@ -213,7 +214,7 @@ def test_a_reader_s_file_without_the_right_to_read(tmp_path: Path) -> None:
     corpus.write_text("damaged\n")
     (questions / "nq.jsonl").chmod(0)
     with ordinary_rights():
-        problems, _ = checks.question_problems(questions, corpus)
+        problems, _ = checks.question_problems(Choice(str(questions), str(corpus)))
     assert f"`chmod u+r {questions / 'nq.jsonl'}`" in problems[0]
     assert f"{corpus}:1: expected a JSON object" in problems[0]
 

@@ -24,7 +24,7 @@ REPO = artifacts.REPO
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SCRIPTS = ("run_all.sh", "run_tests.sh", "scripts/prepare_env.sh", "scripts/sync_notebooks.sh", ".ci/run")
 IMPORT_NAMES = {"yaml": "pyyaml", "Stemmer": "pystemmer", "PIL": "pillow", "IPython": "ipython"}
-OPTIONAL = {"vllm", "triton"}  # the [gpu] extra
+OPTIONAL = {"vllm", "triton", "sentence_transformers", "faiss"}  # the extras [gpu] and [dense]
 
 
 def pins() -> dict[str, Requirement]:

@@ -19,6 +19,7 @@ from zerosearch.microworld.world import (
     UNRELATED, WORLD_VERSION, World, build_questions, build_world, is_world_name, kind_for, later_questions,
     read_sentence,
 )
+from zerosearch.question_sets.own import Choice
 from zerosearch.retrievers.bm25 import BM25Retriever
 from zerosearch.schema import Passage, Question
 
@@ -382,14 +383,15 @@ def test_questions_are_left_out_for_a_reason() -> None:
 
 
 def test_the_run_gets_the_whole_corpus_and_later_files() -> None:
-    questions, passages = prepare.load_or_build(WORLD, 20, 30, "", "", 0.2, 0)
+    data = prepare.load_or_build(WORLD, 20, 30, Choice())
+    questions, passages = data.questions, data.passages
     assert passages == list(WORLD.corpus) and questions == build_questions(WORLD, 20, 30)
     later_passages, asked = prepare.later_files(WORLD, questions)
     assert later_passages == list(LATER.corpus) and asked == later_questions(WORLD, LATER, questions) != []
     with pytest.raises(ValueError, match="found edition 1"):
         prepare.later_files(LATER, questions)
     with pytest.raises(ConfigError, match="found only --corpus"):
-        prepare.load_or_build(WORLD, 20, 30, "", "corpus.jsonl", 0.2, 0)
+        prepare.load_or_build(WORLD, 20, 30, Choice(corpus_file="corpus.jsonl"))
 
 
 def test_counts_of_kinds() -> None:

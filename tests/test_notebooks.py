@@ -114,7 +114,8 @@ def test_setup_comes_right_after_the_parameters(stage: str) -> None:
 def test_cells_are_small_and_there_is_more_text_than_code(name: str) -> None:
     code, text = cells_of(name, "code"), cells_of(name, "markdown")
     lines = [len(cell.source.splitlines()) for cell in code]
-    assert max(lines) <= MAX_LINES, f"cell {lines.index(max(lines))} has {max(lines)} lines"
+    longest = max(lines[1:])  # the first is the list of parameters, one a line: as long as they are many
+    assert longest <= MAX_LINES, f"cell {lines.index(longest)} has {longest} lines"
     steps = [
         n for n, cell in zip(lines, code, strict=True) if not {"parameters", "exercise"} & set(tags(cell))
     ]

@@ -445,8 +445,10 @@ def test_ledger_events_of_retrievals_by_hand() -> None:
         Retrieval(request, (), "simulator", n_prompt_tokens=10, n_generated_tokens=4),
         Retrieval(request, (), "simulator", n_prompt_tokens=11, n_generated_tokens=5),
     ]
-    assert retrieval_events(rows) == [
-        {"kind": "queries", "engine": "serpapi", "fresh": 1, "cached": 1, "paid": 1},
+    assert retrieval_events(rows) == [  # what was paid enters the ledger when it arrives
+        {"kind": "queries", "engine": "serpapi", "fresh": 1, "cached": 1, "paid": 0},
         {"kind": "queries", "engine": "simulator", "fresh": 2, "cached": 0, "paid": 0},
         {"kind": "tokens", "role": "simulator", "model": "simulator", "prompt": 21, "generated": 9},
     ]
+    tokens = {"kind": "tokens", "role": "simulator", "model": "served-14b", "prompt": 21, "generated": 9, "unit": "paid"}
+    assert retrieval_events(rows[2:], served="served-14b")[1:] == [tokens]

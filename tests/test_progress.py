@@ -57,3 +57,20 @@ def test_an_old_heartbeat_is_not_shown(tmp_path: Path) -> None:
     written = (tmp_path / progress.PROGRESS).stat().st_mtime
     assert read_heartbeat(tmp_path, since=written - 1) is not None
     assert read_heartbeat(tmp_path, since=written + 1) is None
+
+
+@pytest.mark.parametrize("start", [(140, 22_400), (0, 1000), (10, 1000)])
+def test_work_of_another_kind_is_timed_by_itself(
+    start: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes of one loop say nothing about the next one, whether its total differs or it begins at the front."""
+    times = iter([0.0, 600.0, 605.0, 615.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
+    report = Progress(tmp_path, "04_evaluate")
+    report.report(0, 1000, "answers", None, {})
+    report.report(1000, 1000, "answers", None, {})
+    done, total = start
+    report.report(done, total, "samples", None, {})
+    report.report(done + 100, total, "samples", None, {})  # 100 in 10 s
+    beat = read_heartbeat(tmp_path)
+    assert beat is not None and beat.seconds_left == pytest.approx((total - done - 100) / 10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from conftest_models import FAMILIES, tokenizer_of
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from zerosearch.errors import ConfigError
 from zerosearch.microworld.tokenizer import build_tokenizer
-from zerosearch.prompts import Prompts, defuse, one_line, parse_action, prompt_ids
+from zerosearch.prompts import Prompts, defuse, one_line, parse_action, prompt_ids, prompt_version
 from zerosearch.schema import Passage
 
 TOKENIZER = build_tokenizer()
@@ -69,6 +71,26 @@ def test_simulator_prompt_says_useful_or_misleading_and_five() -> None:
     assert "five useful documents" in useful and "five noisy documents" in noisy
     assert all("gold" in p and "who" in p for p in (useful, noisy))
     assert MICRO.simulator_prompt("q", "who", "gold", True, 5).startswith("Write five useful passages")
+
+
+def test_the_simulator_is_asked_in_the_published_words() -> None:
+    """Table 2 of the paper: a published simulator knows no other wording."""
+    assert PAPER.simulator_prompt("capital of Peru", "where is it", "Lima", False, 5) == (
+        "You are the Google search engine.\n"
+        "Given a query, you need to generate five noisy documents for the query.\n\n"
+        'The user is trying to answer the question: "where is it" whose answer is Lima.\n'
+        "Each document should contain about 30 words, and these documents should contain noisy information.\n\n"
+        "Query: capital of Peru\nNoisy Output:\n"
+    )
+    passages = [Passage("a", "", "First fact."), Passage("b", "", "Second fact.")]
+    assert PAPER.simulator_target(passages) == "Doc 1: First fact.\nDoc 2: Second fact."
+    assert MICRO.simulator_target(passages) == "\n First fact.\n Second fact."
+
+
+def test_a_wording_has_a_version() -> None:
+    assert prompt_version("a prompt") == hashlib.sha256(b"a prompt").hexdigest()[:12]
+    assert prompt_version("a", "b") != prompt_version("ab") != prompt_version("b", "a")
+    assert len({MICRO.simulator_version, PAPER.simulator_version}) == 2
 
 
 def test_simulator_text_is_parsed_back() -> None:

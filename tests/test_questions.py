@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerosearch.errors import BadInput, MissingInput
+from zerosearch.question_sets.own import Choice, load_own, load_questions_dir
 from zerosearch.questions import (
-    answerable_share, draw_training_share, evaluation_questions, load_corpus, load_own, load_questions_dir,
-    read_corpus, read_questions,
+    answerable_share, draw_training_share, evaluation_questions, load_corpus, read_corpus, read_questions,
     split_counts, training_questions, write_corpus, write_questions,
 )
 from zerosearch.schema import Passage, Question
@@ -183,7 +183,7 @@ def test_problems_of_questions_and_passages_come_together(tmp_path: Path) -> Non
     put(tmp_path / "nq.jsonl", [{"id": 1}])
     corpus = put(tmp_path / "corpus.txt", [{"id": 1}])
     with pytest.raises(BadInput) as caught:
-        load_own(tmp_path, corpus)
+        load_own(Choice(str(tmp_path), str(corpus)))
     assert [p.split(": ")[0] for p in caught.value.problems] == [f"{tmp_path}/nq.jsonl:1"] * 2 + [f"{corpus}:1"]
 
 

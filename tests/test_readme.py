@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from zerosearch import artifacts, reference
+from zerosearch.stage_parameters import METHODS
+from zerosearch.training.arms import ARMS
 
 README = (artifacts.REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -50,6 +52,16 @@ def test_reference_keeps_what_the_readme_promises() -> None:
     average = averages[(averages["metric"] == "em") & (averages["dataset"] == "average")].set_index("method")["value"]
     assert average["search"] <= 0.15, "untrained policy: README claims poor habits"
     assert average["zerosearch"] >= 0.60 and average["search-r1"] >= 0.60
+
+
+def test_the_full_table_has_every_row_and_the_laptop_s_numbers() -> None:
+    """What the two profiles share they share number for number: the README says that one makes rows of the other."""
+    keys = ["method", "dataset", "seed", "metric"]
+    full, laptop = (pd.read_csv(reference.REFERENCE / name / "scores.csv").set_index(keys) for name in ("full_table", "laptop"))
+    assert set(full.reset_index()["method"]) == {*METHODS, *ARMS}
+    assert full.loc[laptop.index, ["value", "n"]].equals(laptop[["value", "n"]])
+    seeds = full.reset_index().groupby("method")["seed"].unique()
+    assert all(sorted(seeds[arm]) == [0, 1, 2] for arm in ARMS)
 
 
 def test_the_tuning_of_the_simulator_is_worth_its_row() -> None:

@@ -31,19 +31,19 @@ def test_scores_over_all_seeds(tmp_path: Path) -> None:
 
 
 def test_verdicts_of_one_method_whichever_way_the_pair_was_compared(tmp_path: Path) -> None:
-    columns = "method_a method_b dataset metric difference low high p_holm detectable verdict"
+    columns = "method_a method_b dataset metric difference low high p p_holm detectable verdict"
     rows = [
-        ("zerosearch", "untuned", "average", "em", 0.31, 0.21, 0.4, 0.0001, 0.08, "better"),
-        ("search-r1", "zerosearch", "average", "em", 0.05, 0.01, 0.12, 0.04, 0.06, "better"),
-        ("zerosearch", "rejection", "average", "em", -0.01, -0.05, 0.04, 1.0, 0.07, "undecided"),
-        ("zerosearch", "rag", "nq", "em", 0.5, 0.4, 0.6, 0.001, 0.1, "better"),
-        ("search-r1", "untuned", "average", "em", 0.5, 0.4, 0.6, 0.001, 0.1, "better"),
+        ("zerosearch", "untuned", "average", "em", 0.31, 0.21, 0.4, 0.00001, 0.0001, 0.08, "better"),
+        ("search-r1", "zerosearch", "average", "em", 0.05, 0.01, 0.12, 0.02, 0.04, 0.06, "better"),
+        ("zerosearch", "rejection", "average", "em", -0.01, -0.05, 0.04, 0.5, 1.0, 0.07, "undecided"),
+        ("zerosearch", "rag", "nq", "em", 0.5, 0.4, 0.6, 0.001, 0.001, 0.1, "better"),
+        ("search-r1", "untuned", "average", "em", 0.5, 0.4, 0.6, 0.001, 0.001, 0.1, "better"),
     ]
     write(tmp_path, "04_evaluate-verdicts.csv", columns, rows)
     assert tables.verdicts(tmp_path).splitlines()[2:] == [
-        "| `rejection` | −0.010 [−0.050, +0.040] | 1.000 | 0.070 | undecided |",
-        "| `search-r1` | −0.050 [−0.120, −0.010] | 0.040 | 0.060 | worse |",
-        "| `untuned` | +0.310 [+0.210, +0.400] | below 0.001 | 0.080 | better |",
+        "| `rejection` | −0.010 [−0.050, +0.040] | 0.500 | 1.000 | 0.070 | undecided |",
+        "| `search-r1` | −0.050 [−0.120, −0.010] | 0.020 | 0.040 | 0.060 | worse |",
+        "| `untuned` | +0.310 [+0.210, +0.400] | below 0.001 | below 0.001 | 0.080 | better |",
     ]
 
 

@@ -52,8 +52,8 @@ def test_scores_by_hand() -> None:
     assert engine.rank(["birch amber", "cedar", "nothing here"]) == [[0, 1], [1, 2], []]
     average, idf = 8 / 3, math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
     expected = [idf / (1 + 0.9 * (1 - 0.4 + 0.4 * length / average)) for length in (2, 4)]
-    word = engine._vocabulary["cedar"]
-    assert engine._scores[word].toarray()[0].tolist() == pytest.approx([0.0, *expected], abs=1e-6)
+    word = engine.index.vocabulary["cedar"]
+    assert engine.index.table[word].toarray()[0].tolist() == pytest.approx([0.0, *expected], abs=1e-6)
 
 
 def test_equal_passages_keep_the_order_of_the_corpus() -> None:
@@ -80,8 +80,8 @@ def test_batches_agree_with_single_queries_and_the_definition(documents, queries
     assert ranked == [engine.rank([query])[0] for query in asked]
     for words, best in zip(queries, ranked, strict=True):
         matching = [i for i, document in enumerate(documents) if set(document) & set(words)]
-        totals = {i: sum(float(engine._scores[engine._vocabulary[w], i]) for w in words if w in engine._vocabulary)
-                  for i in matching}
+        table, known = engine.index.table, engine.index.vocabulary
+        totals = {i: sum(float(table[known[w], i]) for w in words if w in known) for i in matching}
         assert len(best) == min(k, len(matching)) and set(best) <= set(matching)
         for first, second in zip(best, best[1:]):
             assert totals[first] > totals[second] - 1e-6
@@ -129,6 +129,13 @@ def test_a_corpus_needs_words() -> None:
             BM25Retriever(passages)
     assert BM25Retriever(corpus("amber", "!!")).rank([""]) == [[]]
     assert BM25Retriever(corpus("amber")).search([]) == []
+
+
+def test_plain_bm25_takes_words_as_they_stand(tmp_path: Path) -> None:
+    passages = corpus("she directed it", "they were directing", "a direct line")
+    found = {n: open_engine(n, passages, 3, tmp_path / n).search([ask("directed")])[0] for n in ("bm25", "bm25_plain")}
+    assert [p.text for p in found["bm25_plain"].passages] == ["she directed it"] and len(found["bm25"].passages) == 3
+    assert {name: answer.source for name, answer in found.items()} == {"bm25": "bm25", "bm25_plain": "bm25_plain"}
 
 
 def test_fast_enough_for_rollouts() -> None:
@@ -319,17 +326,18 @@ def test_failure_limit_stops_with_the_reason() -> None:
 def test_failure_limit_passes_everything_else_on() -> None:
     limit = FailureLimit(EchoRetriever(), max_share=0.0, after=1)
     assert limit.name == "echo" and limit.search([ask(0)]) == EchoRetriever().search([ask(0)])
-    assert limit.search([]) == [] and limit.reasons == Counter()
+    assert limit.search([]) == [] and limit.reasons == Counter() and limit.identity == "echo"
     with pytest.raises(ValueError, match="max_share"):
         FailureLimit(EchoRetriever(), max_share=2.0)
 
 
 def test_queries_are_counted_by_engine() -> None:
+    """What is paid stands in the ledger since its answer arrived, and is not counted again with its batch."""
     paid = [Retrieval(ask(i), (), "serpapi", cached=i < 2) for i in range(5)]
     free = [Retrieval(ask(0), (), "bm25"), failure(ask(1), "bm25", "")]
     assert free[1].error == "unknown failure"
     assert count_queries([*paid, *free]) == [
         {"engine": "bm25", "fresh": 2, "cached": 0, "paid": 0},
-        {"engine": "serpapi", "fresh": 3, "cached": 2, "paid": 3},
+        {"engine": "serpapi", "fresh": 3, "cached": 2, "paid": 0},
     ]
     assert count_queries([]) == []

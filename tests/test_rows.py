@@ -20,8 +20,8 @@ ANY_JSON = st.recursive(
 )
 
 
-def row(fields: object, ids: dict[str, int] | None = None) -> Row:
-    return Row(json.dumps(fields).encode(), "f.jsonl:7", {} if ids is None else ids, 7)
+def row(fields: dict[str, object], ids: dict[tuple[str, str], str] | None = None) -> Row:
+    return Row(json.loads(json.dumps(fields)), "f.jsonl:7", "line 7", ids)
 
 
 @pytest.mark.parametrize(
@@ -32,18 +32,22 @@ def row(fields: object, ids: dict[str, int] | None = None) -> Row:
         (rb'{"a": "\ud83d"}', "half of a surrogate pair"), (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_lines_that_are_no_objects(line: bytes, complaint: str) -> None:
-    found = Row(line, "f.jsonl:7", {}, 7)
-    assert found.fields is None and len(found.faults) == 1
-    assert found.faults[0].startswith("f.jsonl:7: ") and complaint in found.faults[0]
+def test_lines_that_are_no_objects(line: bytes, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    lines = Lines(path)
+    assert [found.fields for found in lines] == [{"a": 1}] and len(lines.problems) == 1
+    assert lines.problems[0].startswith(f"{path}:2: ") and complaint in lines.problems[0]
 
 
-def test_a_whole_surrogate_pair_is_a_character() -> None:
-    assert Row(rb'{"a": "\ud83d\ude00"}', "f:1", {}, 1).text("a") == "\U0001f600"
+def test_a_whole_surrogate_pair_is_a_character(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_bytes(rb'{"a": "\ud83d\ude00"}')
+    assert [found.text("a") for found in Lines(path)] == ["\U0001f600"]
 
 
 def test_ids_are_texts_or_whole_numbers_and_new() -> None:
-    ids: dict[str, int] = {}
+    ids: dict[tuple[str, str], str] = {}
     assert row({"id": 12}, ids).key("id") == "12"
     again = row({"id": "12"}, ids)
     again.key("id")
@@ -86,7 +90,7 @@ def test_separators_inside_a_text_do_not_break_the_line(tmp_path: Path) -> None:
 def test_mark_at_the_start_and_missing_last_newline(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"id": 1}\n\n{"id": 2}')
-    assert [(r.key("id"), r.number) for r in Lines(path)] == [("1", 1), ("2", 3)]
+    assert [(r.key("id"), r.where) for r in Lines(path)] == [("1", "line 1"), ("2", "line 3")]
 
 
 def test_many_problems_are_counted_not_all_listed(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ RULES: dict[str, tuple[str, ...]] = {
         "test_policy_rl.test_failed_rollouts_are_masked_and_counted",
         "test_replay_cache.test_answers_are_on_disk_before_they_are_used",
         "test_arm_setup.test_training_stops_with_the_reason_when_its_engine_is_down",
+        "test_faults.test_every_question_ends_and_the_bill_is_right",
+        "test_faults.test_killed_in_the_middle_and_started_again_nothing_is_billed_twice",
     ),
     "11 every draw is keyed by (seed, step, question, sample, turn)": (
         "test_engine.test_draws_do_not_depend_on_order_or_batch_size",

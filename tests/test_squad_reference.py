@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from test_real_answers import SETS, WITHOUT_WORDS, row_of, rows_of
 
-from zerosearch.questions import load_questions_dir, read_questions, write_questions
+from zerosearch.question_sets.own import load_questions_dir
+from zerosearch.questions import read_questions, write_questions
 from zerosearch.scoring import Scores, contains_answer, em, f1, normalize, score
 
 PERFECT = Scores(1.0, 1.0, 1.0)

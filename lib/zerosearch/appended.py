@@ -1,7 +1,7 @@
 """A record that only grows: JSON lines that are on the disk before they are used (rule 10).
 
 Several processes may share the file.  A line that was cut off by a crash is the last one; it is dropped.
-Called by the replay cache and by the store of a judge's verdicts.
+Called by the records of judges' verdicts.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ __all__ = [
     "STAGES",
     "Ledger",
     "Stage",
+    "answers_dir",
     "base_models",
+    "cache_dir",
     "notebook_path",
     "open_stage",
     "outputs_dir",
@@ -77,8 +79,13 @@ PER_ARM = ("03",)  # stages with one folder per arm and seed
 MANIFEST, ATTEMPT = "manifest.json", "attempt.json"
 MANIFEST_KEYS = {"stage": str, "parameters": dict, "results": dict, "inputs": dict, "outputs": dict}
 LOCK = ".stage.lock"
+ANSWERS = "answers"  # folder below outputs/ that belongs to no run
 _KEPT = ("cache", ASIDE, LOCK)  # names (by their beginning) that outlive an attempt
 _NOT_RESULTS = ("cache", ASIDE, "checkpoints", LEDGER, ATTEMPT, MANIFEST, "progress.", LOCK)
+# How fast and for how much money a stage works: a change of these makes no other result of it.
+FREE_PARAMETERS = frozenset({
+    "max_usd", "retriever_workers", "retriever_per_second", "judge_workers", "judge_per_second", "simulator_workers",
+})
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -86,6 +93,16 @@ def outputs_dir() -> Path:
     """Return the folder of all runs: ``$ZEROSEARCH_OUTPUTS``, or ``outputs/`` in the project."""
     named = os.environ.get("ZEROSEARCH_OUTPUTS", "")
     return Path(named).expanduser().resolve() if named else OUTPUTS
+
+
+def cache_dir() -> Path:
+    """Return the folder of what all runs share and can be made again at any time (it need not exist)."""
+    return outputs_dir() / ".cache"
+
+
+def answers_dir() -> Path:
+    """Return the folder in which all runs keep the answers of engines that are remote or cost money."""
+    return outputs_dir() / ANSWERS
 
 
 def notebook_path(stage: str) -> Path:
@@ -97,10 +114,11 @@ def notebook_path(stage: str) -> Path:
 
 def run_dir(run: str) -> Path:
     """Return ``outputs/<run>``; ConfigError for a name that is no plain folder name."""
-    if not _RUN_NAME.fullmatch(run) or run in ("latest", "reference"):
+    if not _RUN_NAME.fullmatch(run) or run in ("latest", "reference", ANSWERS):
         raise ConfigError(
-            f"run: expected a name of letters, digits, '_', '-' and '.' other than 'latest' and 'reference' "
-            f"(kept for the newest and the committed run), found {run!r}; choose another with `--run NAME`"
+            f"run: expected a name of letters, digits, '_', '-' and '.' other than 'latest', 'reference' and "
+            f"'{ANSWERS}' (kept for the newest run, the committed one and recorded answers), found {run!r}; choose "
+            "another with `--run NAME`"
         )
     return outputs_dir() / run
 
@@ -205,6 +223,12 @@ class Stage:
         self._write_attempt("running")
         return path
 
+    def reads(self, path: Path) -> Path:
+        """Return a file from outside the run after noting its hash, under its whole path, among the inputs."""
+        self.inputs[str(path.absolute())] = files.sha256(path)
+        self._write_attempt("running")
+        return path
+
     def find(self, stage: str, name: str) -> Path | None:
         """Like ``require``, but None where that stage wrote no such file: some are made for some runs only."""
         there = (stage_dir(self.run, stage) / name).exists()
@@ -278,7 +302,9 @@ class Stage:
     def _continues(self) -> bool:
         """Say whether the folder holds a cut-off attempt with these parameters, models and unchanged inputs."""
         attempt = files.find_object(self.path(ATTEMPT), {"state": str, "parameters": dict, "inputs": dict})
-        if attempt is None or attempt["state"] != "running" or attempt["parameters"] != self.parameters:
+        if attempt is None or attempt["state"] != "running":
+            return False
+        if _deciding(attempt["parameters"]) != _deciding(self.parameters):
             return False
         if attempt.get("models") != self.models:
             return False
@@ -306,6 +332,10 @@ class Stage:
         names = (p.relative_to(self.dir) for p in files.files_below(self.dir))
         results = (name for name in names if not name.parts[0].startswith(_NOT_RESULTS))
         return {name.as_posix(): files.sha256(self.dir / name) for name in results}
+
+
+def _deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in FREE_PARAMETERS}
 
 
 def restore(run: str, stage: str, arm: str | None = None, seed: int | None = None) -> bool:

@@ -6,25 +6,29 @@ is one sentence with the command that mends it; all of them are reported togethe
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Iterable
-from urllib.parse import urlsplit
+from typing import Any, Iterable, Mapping, Sequence
 
 import psutil
 from packaging.requirements import Requirement
 
 from zerosearch import artifacts, files, model_files
 from zerosearch.environment import installed_version
-from zerosearch.errors import WorkbookError
+from zerosearch.errors import WorkbookError, did_you_mean
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Needs, Settings
-from zerosearch.questions import check_own
+from zerosearch.question_sets.hub import SOURCES
+from zerosearch.question_sets.own import Choice, check_own, check_source
+from zerosearch.retrievers import DENSE_INSTALL, SERPAPI_KEY
+from zerosearch.stage_parameters import SERVED_MODELS
 
 DISTRIBUTION = "zerosearch-workbook"
 MAX_CORPUS_BYTES = 64 * 2**20  # of a larger corpus the beginning is checked before the run
+NEED_CORPUS = ("bm25", "bm25_plain", "dense")  # engines that search the passages of the run
 GIB = 2**30
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -98,37 +102,63 @@ def _notebook(path: Path) -> list[str]:
     return [] if whole else [f"notebook: {path}: expected {wanted}, found others; {fix}"]
 
 
-def question_problems(
-    questions: Path | None, corpus: Path | None, train_fraction: float = 0.2, seed: int = 0
-) -> tuple[list[str], list[str]]:
-    """Return (problems, notes) of ``--questions DIR`` and ``--corpus FILE``: what stage 00 would say of them.
+def question_problems(choice: Choice, engines: Sequence[str] = ("bm25",)) -> tuple[list[str], list[str]]:
+    """Return (problems, notes) of a reader's questions and passages: what stage 00 would say of them.
 
-    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  train_fraction,
-    seed: of the run, for the same split into training and evaluation.
+    Of a corpus over MAX_CORPUS_BYTES only the beginning is read; stage 00 reads the rest.  engines: the real ones of
+    the run, of which some search passages of their own.
     """
-    if (questions is None) != (corpus is None):
+    if not (choice.brought or choice.corpus_file):
+        return [], []
+    needed = [engine for engine in engines if engine in NEED_CORPUS]
+    if choice.questions_source and not choice.corpus_file and needed:
+        return [
+            f"--corpus: expected a passages file, since {needed[0]} searches passages of yours and the collection "
+            f"{choice.questions_source!r} has questions only, found none; add --corpus FILE, or choose engines that "
+            "have passages of their own with --set 01.retriever=NAME and --set 04.retriever=NAME"
+        ], []
+    if not choice.brought or (not choice.corpus_file and needed):
         return [
             "--questions and --corpus: expected both (questions need passages to search), found one of them; "
             "add the other one"
         ], []
-    if questions is None or corpus is None:
-        return [], []
-    problems = []
-    if not questions.is_dir():
-        problems.append(
-            f"--questions: expected a folder with files named <set>.jsonl, found none at {questions}; give a folder"
-        )
-    if not corpus.is_file():
-        problems.append(
-            f"--corpus: expected a passages file (id, title, text per line), found none at {corpus}; give a file"
-        )
-    if problems:
+    if problems := _path_problems(choice):
         return problems, []
     try:
-        n_evaluated, share = check_own(questions, corpus, train_fraction, seed, MAX_CORPUS_BYTES)
+        n_evaluated, share, notes = check_own(choice, MAX_CORPUS_BYTES)
     except WorkbookError as error:
         return [str(error)], []
-    return [], _coverage_notes(n_evaluated, share, corpus)
+    return [], [*notes, *(_coverage_notes(n_evaluated, share, Path(choice.corpus_file)) if n_evaluated else [])]
+
+
+def collection_problems(choice: Choice, offline: bool) -> tuple[list[str], list[str]]:
+    """Return (problems, notes) of a collection of the hub: what must be fetched first, what will be downloaded.
+
+    offline: nothing may be downloaded.
+    """
+    if not choice.questions_source:
+        return [], []
+    try:
+        note = check_source(choice, offline)
+    except WorkbookError as error:
+        return [str(error)], []
+    return [], [note] if note else []
+
+
+def _path_problems(choice: Choice) -> list[str]:
+    """Return what is not where the options say."""
+    problems = []
+    if choice.questions_dir and not Path(choice.questions_dir).is_dir():
+        problems.append(
+            f"--questions: expected a folder with files named <set>.jsonl, found none at {choice.questions_dir}; give "
+            f"a folder, or one of {', '.join(SOURCES)}{did_you_mean(Path(choice.questions_dir).name, SOURCES)}"
+        )
+    if choice.corpus_file and not Path(choice.corpus_file).is_file():
+        problems.append(
+            f"--corpus: expected a passages file (id, title, text per line), found none at {choice.corpus_file}; "
+            "give a file"
+        )
+    return problems
 
 
 def _coverage_notes(n_evaluated: int, share: float, corpus: Path) -> list[str]:
@@ -142,33 +172,6 @@ def _coverage_notes(n_evaluated: int, share: float, corpus: Path) -> list[str]:
     ]
 
 
-def endpoint_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
-    """Return what is wrong with the addresses that these stages name: no http address, or none of its two halves."""
-    problems = []
-    for stage in stages:
-        values = settings.stage(stage)
-        for name in [n for n in values if n.endswith("_url") and values[n]]:
-            if not _is_address(values[name]):
-                problems.append(
-                    f"{stage}.{name}: expected an address such as http://localhost:8000/v1, found {values[name]!r}; "
-                    f"give one with --set {stage}.{name}=URL"
-                )
-            if name == "judge_url" and not values["judge_model"]:
-                problems.append(
-                    f"{stage}.judge_model: expected the name of the model at {stage}.judge_url, found none; give it "
-                    f"with --set {stage}.judge_model=NAME"
-                )
-    return problems
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
-
-
 def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return (damaged, absent) models that these stages name: files to mend, and hub models to download first.
 
@@ -178,7 +181,7 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
     named: dict[str, list[str]] = {}
     for stage in stages:
         for name, value in settings.stage(stage).items():
-            if name.endswith("_model") and not name.startswith("judge_"):  # a judge is served by others
+            if name.endswith("_model") and name not in SERVED_MODELS:
                 named.setdefault(value, []).append(f"{stage}.{name}")
     rebuilt = "00" in stages and settings.stage("00")["rebuild_models"]
     damaged: list[str] = []
@@ -190,6 +193,55 @@ def model_problems(settings: Settings, stages: Iterable[str]) -> tuple[list[str]
         found = model_files.name_problems(model, settings.source.offline)
         (damaged if on_disk else absent).extend(f"{', '.join(places)}: {problem}" for problem in found)
     return damaged, absent
+
+
+_SERVERS = (  # of models: stage, parameter with the address, parameter with the model's name there
+    ("01", "judge_url", "judge_model"), ("03", "simulator_url", "simulator_name"), ("04", "judge_url", "judge_model"),
+)
+
+
+def server_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return what is wrong with the addresses of models on servers: no address, or no name of a model with one."""
+    problems = []
+    for stage, url, name in _SERVERS:
+        values = settings.stage(stage)
+        if stage not in stages or not values[url]:
+            continue
+        from zerosearch.remote import Service  # slow to import, and needed by few runs
+
+        try:
+            Service(f"{stage}.{url}", values[url])
+        except WorkbookError as error:
+            problems.append(str(error))
+        if not values[name]:
+            problems.append(
+                f"{stage}.{name}: expected the name of the model at {stage}.{url}, found none; "
+                f"give it with --set {stage}.{name}=NAME"
+            )
+    return problems
+
+
+def engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return what the real engines of stages 01 and 04 lack here: a key, an address, the packages of an extra."""
+    return [problem for stage in ("01", "04") if stage in stages for problem in _engine(stage, settings.stage(stage))]
+
+
+def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
+    name, lacks = values["retriever"], ""
+    if values["retriever_mode"] == "replay":
+        return []
+    if name == "serpapi" and not os.environ.get(SERPAPI_KEY):
+        lacks = f"a key in the environment variable {SERPAPI_KEY}, found none; set it with `export {SERPAPI_KEY}=...`"
+    if name == "wikipedia" and not values["retriever_url"]:
+        lacks = (
+            f"the address of a server in {stage}.retriever_url, found none; start one with `python -m "
+            f"zerosearch.retrievers.server --corpus FILE` and add --set {stage}.retriever_url=http://127.0.0.1:8000"
+        )
+    absent = [package for package in ("sentence-transformers", "faiss-cpu") if not installed_version(package)]
+    if name == "dense" and absent:
+        lacks = f"the extra 'dense', found no {' and no '.join(absent)}; install it with `{DENSE_INSTALL}`"
+    other = f"or use another engine, e.g. --set {stage}.retriever=bm25"
+    return [f"{stage}.retriever {name}: expected {lacks}, {other}"] if lacks else []
 
 
 def price_book_problems(price_book: str) -> list[str]:

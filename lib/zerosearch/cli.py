@@ -25,6 +25,7 @@ from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
 from zerosearch.plain_text import clean
 from zerosearch.progress import clock
+from zerosearch.question_sets.own import Choice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,17 +66,19 @@ def _check(
 
     What the machine lacks is no hindrance to a dry run: another one may have it.
     """
-    first = settings.stage("00")
-    data, notes = checks.question_problems(
-        options.questions, options.corpus, first["train_fraction"], first["seed"]
-    )
-    damaged, absent = checks.model_problems(settings, _stages_of(selection))
+    stages = _stages_of(selection)
+    choice = Choice.of(settings.stage("00"))
+    data, notes = checks.question_problems(choice, [settings.stage(stage)["retriever"] for stage in ("01", "04")])
+    not_there, downloads = checks.collection_problems(choice, settings.source.offline) if "00" in stages else ([], [])
+    damaged, absent = checks.model_problems(settings, stages)
+    absent += checks.engine_problems(settings, stages)
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
+    problems += checks.server_problems(settings, stages)
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
-    problems += checks.endpoint_problems(settings, _stages_of(selection))
     too_small = checks.machine_problems(settings.source.needs, folder)
     warning = checks.memory_warning(settings.source.needs)
-    return problems, too_small + absent, notes + ([warning] if warning and not too_small else [])
+    told = notes + downloads + ([warning] if warning and not too_small else [])
+    return problems, too_small + absent + not_there, told
 
 
 def _stages_of(selection: pipeline.Selection) -> list[str]:
@@ -94,8 +97,9 @@ def _settings(options: Options) -> profiles.Settings:
         run=options.run or profile,
         arms=options.arms,
         seeds=options.seeds,
-        questions_dir=str(options.questions or ""),
+        questions_dir=str(options.questions) if isinstance(options.questions, Path) else "",
         corpus_file=str(options.corpus or ""),
+        questions_source=options.questions if isinstance(options.questions, str) else "",
     )
     from zerosearch.training.arms import ARMS
 
@@ -130,7 +134,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
     """Return what the Snakefile and the notebook runner read: ``settings.json`` of a run."""
     from zerosearch.training.arms import ARMS
 
-    source = settings.source
+    source, served = settings.source, bool(settings.stage("03")["simulator_url"])  # a served one waits for no tuning
     return {
         "run": settings.run,
         "profile": settings.profile,
@@ -143,9 +147,12 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "grace_seconds": source.grace_seconds,
         "expected_seconds": source.expected_seconds,
         "python": sys.executable,
-        "retrievers": {arm: ARMS[arm].retriever for arm in settings.arms},
+        "retrievers": {
+            arm: "served" if served and ARMS[arm].simulated else ARMS[arm].retriever for arm in settings.arms
+        },
         "code": {stage: code_digest(artifacts.notebook_path(stage)) for stage in artifacts.STAGES},
         "models": {stage: artifacts.base_models(settings.stage(stage)) for stage in artifacts.STAGES},
+        "free_parameters": sorted(artifacts.FREE_PARAMETERS),
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
     }
 

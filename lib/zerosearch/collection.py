@@ -27,6 +27,7 @@ from zerosearch.retrievers.base import Retriever, count_queries
 from zerosearch.rollout import RolloutRequest, RolloutSettings, from_row, rollout, to_row, trajectories_to_table
 from zerosearch.schema import STOP_REASONS, Question, Trajectory
 from zerosearch.scoring import em
+from zerosearch.spending import BudgetReached, Spending
 
 
 def draw_questions(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
@@ -62,13 +63,13 @@ def plan(
 
 def collect(
     requests: Sequence[RolloutRequest], engine: Engine, retriever: Retriever, prompts: Prompts,
-    settings: RolloutSettings, batch_size: int, stage: Stage,
+    settings: RolloutSettings, batch_size: int, stage: Stage, spending: Spending | None = None,
 ) -> list[Trajectory]:
     """Return one trajectory per request, in order, made batch_size at a time.
 
-    The stage's ledger gets tokens, queries and seconds of each batch; progress says how far it is.  A
-    finished batch is kept in the stage's checkpoints: a collection that is cut off, or asked to stop
-    (raises Stopped), goes on after it.
+    The stage's ledger gets tokens, queries and seconds of each batch; progress says how far it is, and what
+    was spent.  A finished batch is kept in the stage's checkpoints: a collection that is cut off, asked to
+    stop (raises Stopped) or at the end of its money (BudgetReached) goes on after it.
     """
     made: list[Trajectory] = []
     parts = Parts(stage.path("checkpoints"), stage.ledger)
@@ -78,12 +79,21 @@ def collect(
             batch = requests[start : start + batch_size]
             make = partial(_roll_out, batch, engine, retriever, prompts, settings, stage)
             name = f"batch-{start:06d}-{_fingerprint(batch, engine, retriever, settings)}"
-            made += map(from_row, parts.rows(name, make))
-            right = sum(em(t.answer, t.question.golden_answers) for t in made)
-            n_searches = sum(t.n_searches for t in made)
-            stage.progress(len(made), len(requests), searches=n_searches / len(made), em=right / len(made))
+            try:
+                made += map(from_row, parts.rows(name, make))
+            except BudgetReached as reached:
+                raise BudgetReached(f"{len(made)} of {len(requests)} trajectories saved; {reached}") from None
+            _say(made, len(requests), stage, spending)
             stop.check(f"{len(made)} of {len(requests)} trajectories")
     return made
+
+
+def _say(made: Sequence[Trajectory], total: int, stage: Stage, spending: Spending | None) -> None:
+    """Say how far a collection is: searches per trajectory, right answers, and the cost where there is any."""
+    right = sum(em(t.answer, t.question.golden_answers) for t in made)
+    cost = {"usd": spending.usd} if spending is not None and (spending.usd or spending.max_usd) else {}
+    n_searches = sum(t.n_searches for t in made)
+    stage.progress(len(made), total, searches=n_searches / len(made), em=right / len(made), **cost)
 
 
 def _roll_out(

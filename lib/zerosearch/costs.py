@@ -67,12 +67,36 @@ def _priced(event: Mapping[str, object], book: PriceBook, rates: Rates) -> list[
         engine, paid = str(event["engine"]), float(event["paid"])
         key = ENGINE_PRICES.get(engine, rates.search) if paid else None
         return [_cost_row(place, "queries", engine, paid, "search", key, book)]
-    model = str(event["model"]).lower().replace("-", "_").replace("/", "_")
-    return [
-        _cost_row(place, event["role"], f"{event['model']} {part}", float(event[part]), "token",
-                  f"{model}_{part}" if f"{model}_{part}" in book.prices else None, book)
-        for part in ("prompt", "generated")
-    ]
+    return [_token_row(place, event, part, book) for part in ("prompt", "generated")]
+
+
+def _token_row(
+    place: Mapping[str, object], event: Mapping[str, object], part: str, book: PriceBook
+) -> dict[str, object]:
+    """Return what the tokens read (prompt) or written (generated) cost: by the book, or as the event states."""
+    key, stated = token_key(str(event["model"]), part), event.get(f"{part}_usd")
+    row = _cost_row(place, event["role"], f"{event['model']} {part}", float(event[part]), "token",
+                    key if key in book.prices else None, book)
+    if key in book.prices or stated is None or np.isnan(stated):
+        return row
+    return row | {"unit_usd": float(stated), "usd": float(event[part]) * float(stated)}
+
+
+def token_key(model: str, part: str) -> str:
+    """Return the name under which a price book has the price of a model's token; part: prompt or generated."""
+    return f"{model.lower().replace('-', '_').replace('/', '_')}_{part}"
+
+
+def search_price(engine: str, book: PriceBook, rates: Rates = Rates()) -> float:
+    """Return the USD that one search of an engine costs which bills searches."""
+    return book.each(ENGINE_PRICES.get(engine, rates.search), "USD/search")
+
+
+def requests_usd(event: Mapping[str, object], book: PriceBook, rates: Rates = Rates()) -> float:
+    """Return the USD that a ledger event's requests to others cost; 0 for time of one's own machine."""
+    if event.get("kind") not in ("queries", "tokens"):
+        return 0.0
+    return sum(float(row["usd"]) for row in _priced(event, book, rates))
 
 
 def _cost_row(

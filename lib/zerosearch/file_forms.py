@@ -30,7 +30,7 @@ def form_problem(path: Path, head: bytes) -> str | None:
 
     head: the first bytes of the file, at most HEAD_BYTES.
     """
-    if (encoding := _wide_encoding(head)) is not None:
+    if (encoding := wide_encoding(head)) is not None:
         return _told(path, f"text in {encoding}", f"iconv -f {encoding} -t UTF-8 {{file}} > {{new}}")
     for mark, name, command in _ARCHIVES:
         if head.startswith(mark):
@@ -52,7 +52,7 @@ def narrow_encoding_hint(path: Path, sample: bytes) -> str:
     return _told(path, f"text that looks like {encoding}", f"iconv -f {encoding} -t UTF-8 {{file}} > {{new}}")
 
 
-def _wide_encoding(head: bytes) -> str | None:
+def wide_encoding(head: bytes) -> str | None:
     """Return the encoding whose mark a file begins with, or whose zero bytes it has without a mark."""
     for mark, name in _MARKS:
         if head.startswith(mark):

@@ -10,7 +10,8 @@ The judge is exact where questions carry their gold hops (the micro-world): a pa
 states the fact that the query asks for.  Passages that the world itself made to mislead (their ``kind``
 says so) are never useful, whatever words stand in them.  Elsewhere (any other corpus) it is a stand-in
 for a judge: a passage is useful when a golden answer stands in it after normalisation, so passages of
-earlier hops count as misleading there.  No model is asked.
+earlier hops count as misleading there.  No model is asked here; ``labels_judge`` asks one, and what it
+could not decide is neither useful nor misleading.
 
 Called by notebook 01 (pairs, statistics) and notebook 00 (recall); stage 02 learns from the pairs.
 """
@@ -30,8 +31,11 @@ from zerosearch.retrievers.base import MAX_PASSAGES, Retriever
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest, Trajectory
 from zerosearch.scoring import contains_answer, em, normalize
 
-Label = Literal["useful", "misleading"]
+Label = Literal["useful", "misleading", "unparsable", "unanswered"]
 LABELS: tuple[Label, ...] = ("useful", "misleading")
+UNPARSABLE: Label = "unparsable"  # a model replied and said neither
+UNANSWERED: Label = "unanswered"  # it did not reply
+NO_VERDICT: tuple[Label, ...] = (UNPARSABLE, UNANSWERED)
 LABEL_KINDS = ("trajectory", "judge")
 COLUMNS = (
     "trajectory_id", "turn", "question_id", "dataset", "split", "question", "golden_answers", "metadata", "query",
@@ -165,8 +169,13 @@ def _pair(trajectory: Trajectory, turn: int, retrieval: Retrieval) -> Pair:
     asks = any(asks_for(query, h.subject, h.relation) for h in hops) if hops else None
     return Pair(
         trajectory_id(trajectory), turn, question, query, retrieval.source, retrieval.passages, judged, asks,
-        label_trajectory(trajectory), _label("useful" in judged),
+        label_trajectory(trajectory), pair_label(judged),
     )
+
+
+def pair_label(labels: Sequence[Label]) -> Label:
+    """Return the label of a search: useful if a passage is; else undecided if a passage is; else misleading."""
+    return next((label for label in ("useful", *NO_VERDICT) if label in labels), "misleading")
 
 
 # -- tables ---------------------------------------------------------------------------------------
@@ -220,7 +229,8 @@ def label_stats(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return how often each way of labelling says what.
 
     pairs: table of ``pairs_to_table``.  Columns: label_kind, label, n (pairs), share (of all pairs), agreed
-    (share of these n that the other kind labels the same; NaN without any).  Raises BadInput without pairs.
+    (share of these n that the other kind labels the same; NaN without any).  Pairs without a verdict have rows
+    of their own where there are any.  Raises BadInput without pairs.
     """
     if pairs.empty:
         raise BadInput(
@@ -230,15 +240,18 @@ def label_stats(pairs: pd.DataFrame) -> pd.DataFrame:
     same = pairs["label_trajectory"] == pairs["label_judge"]
     rows = []
     for kind in LABEL_KINDS:
-        for label in LABELS:
+        for label in (*LABELS, *(label for label in NO_VERDICT if (pairs[f"label_{kind}"] == label).any())):
             mine = pairs[f"label_{kind}"] == label
             rows.append((kind, label, int(mine.sum()), float(mine.mean()), float(same[mine].mean())))
     return pd.DataFrame(rows, columns=["label_kind", "label", "n", "share", "agreed"])
 
 
 def agreement_table(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the four combinations of the two labels: label_trajectory, label_judge, n, share."""
-    rows = []
+    """Return the four combinations of the two labels: label_trajectory, label_judge, n, share.
+
+    Pairs without a verdict are left out.
+    """
+    pairs, rows = _decided(pairs), []
     for outcome in LABELS:
         for judged in LABELS:
             both = (pairs["label_trajectory"] == outcome) & (pairs["label_judge"] == judged)
@@ -249,13 +262,19 @@ def agreement_table(pairs: pd.DataFrame) -> pd.DataFrame:
 def agreement(pairs: pd.DataFrame) -> tuple[float, float]:
     """Return (share of pairs on which both labels agree, Cohen's kappa: 0 is chance, 1 is perfect).
 
-    kappa is NaN when chance alone makes them agree always (both give one and the same label).
+    kappa is NaN when chance alone makes them agree always (both give one and the same label).  Pairs without a
+    verdict are left out.
     """
+    pairs = _decided(pairs)
     by_chance = sum(
         float((pairs["label_trajectory"] == label).mean() * (pairs["label_judge"] == label).mean()) for label in LABELS
     )
     share = float((pairs["label_trajectory"] == pairs["label_judge"]).mean())
     return share, (share - by_chance) / (1.0 - by_chance) if by_chance < 1.0 else float("nan")
+
+
+def _decided(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pairs[~pairs["label_judge"].isin(NO_VERDICT)]
 
 
 def kind_table(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -266,6 +285,7 @@ def kind_table(pairs: pd.DataFrame) -> pd.DataFrame:
     without any).  Passages without a kind of the world (a reader's own, a simulator's) do not count.
     """
     counts = {(label, kind): 0 for label in LABELS for kind in (FACT, *MISLEADING, UNRELATED)}
+    pairs = _decided(pairs)
     for query, label, records in zip(pairs["query"], pairs["label_judge"], pairs["passage_records"], strict=True):
         asked = parse_query(query)
         for about in (record["metadata"] for record in json.loads(records)):

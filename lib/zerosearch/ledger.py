@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEDGER, ASIDE = "ledger.jsonl", "superseded"  # ASIDE: folder of accounts that no longer count
+PAID = "paid"  # unit of what cost money when it happened: whatever is done again, it stays in the account
 _STEP = "step "
 FIELDS: dict[str, tuple[str, ...]] = {
     "queries": ("engine", "fresh", "cached", "paid"),
     "tokens": ("role", "model", "prompt", "generated"),
     "busy": ("role", "device", "seconds", "units"),
 }
+STATED = {"tokens": ("prompt_usd", "generated_usd")}  # may stand beside these: the price of one token
 ROLES: dict[str, tuple[str, ...]] = {
     "tokens": ("policy", "simulator", "judge"),
     "busy": (
@@ -57,18 +59,20 @@ class Ledger:
     def event(self, kind: str, unit: str | None = None, **fields: Any) -> None:
         """Append one event.
 
-        unit: the step (``step_unit``) or part that it belongs to, None for work that a cut-off stage repeats.
-        queries: engine, fresh, cached, paid (counts).  tokens: role, model, prompt, generated (counts).
+        unit: the step (``step_unit``) or part that it belongs to, PAID, or None for work that a cut-off stage repeats.
+        queries: engine, fresh, cached, paid (counts).  tokens: role, model, prompt, generated (counts), and, where no
+        price book has them, prompt_usd and generated_usd (of one token).
         busy: role, device ("cpu" or "cuda"), seconds (wall), units (cores or GPUs kept busy).
         Raises ConfigError for another kind or role, ValueError for fields or amounts that do not fit.
         """
         if kind not in FIELDS:
             raise unknown_name("ledger event", kind, tuple(FIELDS))
-        if set(fields) != set(FIELDS[kind]):
+        if set(fields) - set(STATED.get(kind, ())) != set(FIELDS[kind]):
             raise ValueError(f"ledger {kind!r}: expected fields {FIELDS[kind]}, found {tuple(fields)}")
         if kind in ROLES and fields["role"] not in ROLES[kind]:
             raise unknown_name(f"ledger {kind!r} role", str(fields["role"]), ROLES[kind])
-        negative = {name: fields[name] for name in AMOUNTS if name in fields and not fields[name] >= 0}
+        amounts = (*AMOUNTS, *STATED["tokens"])
+        negative = {name: fields[name] for name in amounts if name in fields and not fields[name] >= 0}
         if negative:
             raise ValueError(f"ledger {kind!r}: expected amounts of 0 or more, found {negative}")
         row = {"time": _now(), **self.place, "kind": kind, **fields, **({"unit": unit} if unit else {})}
@@ -92,6 +96,15 @@ class Ledger:
     def keep_steps(self, last: int) -> int:
         """Keep, of the events that belong to steps, those up to step ``last``; return how many were set aside."""
         return self.keep(lambda unit: not (unit or "").startswith(_STEP) or int(unit.removeprefix(_STEP)) <= last)
+
+    def units(self) -> set[str]:
+        """Return the names of all units that were ever written, those of events set aside included."""
+        return {event["unit"] for event in self.all_events() if "unit" in event}
+
+    def all_events(self) -> list[dict[str, Any]]:
+        """Return every event that was ever written, those set aside included."""
+        paths = [self.path, *self.path.parent.glob(f"{ASIDE}/*-{LEDGER}")]
+        return [event for path in paths if path.exists() for event in read_events(path)]
 
     def _append(self, line: str) -> None:
         append_text(self.path, line)
@@ -124,6 +137,7 @@ def gather(folder: Path) -> pd.DataFrame:
     paths = [path for path in sorted(folder.rglob(LEDGER)) if ASIDE not in path.parts]
     events = [event for path in paths for event in read_events(path)]
     columns = list(dict.fromkeys([*PLACE, *(name for fields in FIELDS.values() for name in fields)]))
+    columns += [name for name in STATED["tokens"] if any(name in event for event in events)]
     return pd.DataFrame(events, columns=columns).sort_values("time", kind="stable", ignore_index=True)
 
 

@@ -11,6 +11,7 @@ from typing import NoReturn, Sequence
 
 from zerosearch import artifacts
 from zerosearch.errors import ConfigError, did_you_mean, unknown_name
+from zerosearch.question_sets.hub import SOURCES
 
 EPILOG = """examples:
   ./run_all.sh                                        both arms on two CPU cores
@@ -18,6 +19,7 @@ EPILOG = """examples:
   ./run_all.sh --profile smoke --run mine --set 03.steps=30
   ./run_all.sh --seeds 0,1,2 --arms zerosearch
   ./run_all.sh --profile smoke --run own --questions DIR --corpus FILE
+  ./run_all.sh --run real --questions flashrag --corpus FILE --set 00.eval_per_set=500
   ./run_all.sh --verify                               run, then compare with the committed numbers
 
 A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
@@ -38,7 +40,7 @@ class Options:
     from_stage: str | None
     only: str | None
     overrides: dict[str, str]
-    questions: Path | None
+    questions: Path | str | None  # a folder, or the name of a collection on the hub
     corpus: Path | None
     dry_run: bool
     verify: bool
@@ -109,11 +111,11 @@ def _parser() -> Parser:
     )
     add(
         "--questions",
-        type=_path,
+        type=_questions,
         metavar="DIR",
-        help="your questions: <set>.jsonl with id, question, golden_answers",
+        help=f"your questions: a folder with <set>.jsonl or the like, or a collection of the hub: {', '.join(SOURCES)}",
     )
-    add("--corpus", type=_path, metavar="FILE", help="your passages: id, title, text per line")
+    add("--corpus", type=_path, metavar="FILE", help="your passages: id, title, text per line, or another known form")
     add("--dry-run", action="store_true", help="check everything and show what would run")
     add(
         "--verify",
@@ -160,6 +162,11 @@ def _name(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a name, found {text!r}")
     return text
+
+
+def _questions(text: str) -> Path | str:
+    """Return the name of a collection as it is; ``./flashrag`` means a folder of that name."""
+    return text if text in SOURCES else _path(text)
 
 
 def _path(text: str) -> Path:

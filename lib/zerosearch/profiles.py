@@ -139,11 +139,13 @@ def load(
     seeds: Sequence[int] | None = None,
     questions_dir: str = "",
     corpus_file: str = "",
+    questions_source: str = "",
 ) -> Settings:
     """Return the settings of a profile with some values replaced.
 
     overrides: ``{"03.learning_rate": "1.0e-3"}``, texts as typed by a user (or values of the right
-    type).  arms, seeds: in place of the profile's.  Raises ConfigError, with the nearest name, for
+    type).  arms, seeds: in place of the profile's, and so the folder of questions, or their collection on the hub,
+    in place of the collection that the profile names.  Raises ConfigError, with the nearest name, for
     anything unknown, and for values of a wrong type or out of range.
     """
     source = read_profile(profile)
@@ -157,8 +159,10 @@ def load(
         except ConfigError as error:
             problems.append(str(error))
     _raise_all(problems)
-    if questions_dir or corpus_file:
-        stages["00"] |= {"questions_dir": questions_dir, "corpus_file": corpus_file}
+    if questions_dir or questions_source:
+        stages["00"] |= {"questions_dir": questions_dir, "questions_source": questions_source}
+    if corpus_file:
+        stages["00"]["corpus_file"] = corpus_file
     chosen_seeds = source.seeds if seeds is None else seeds
     return Settings(profile, tuple(arms or source.arms), tuple(chosen_seeds), source, run, stages)
 

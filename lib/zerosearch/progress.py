@@ -38,6 +38,7 @@ class Progress:
         self.first: tuple[float, float] | None = (
             None  # (clock, done) of the first report: resumed work is not timed
         )
+        self.latest = (0.0, 0.0)  # (done, total) of the last report
         self.printed = self.written = float("-inf")
 
     def report(
@@ -45,8 +46,9 @@ class Progress:
     ) -> None:
         """Take one report; the last one (done == total) is always shown."""
         now, last = time.perf_counter(), done >= total
-        if self.first is None:
+        if self.first is None or total != self.latest[1] or done < self.latest[0]:  # other work has begun
             self.first = (now, done)
+        self.latest = (done, total)
         texts = [metric] if metric else []
         texts += [f"{name} {value:.3g}" for name, value in metrics.items()]
         beat = Heartbeat(done, total, message, " ".join(texts), self._left(now, done, total))

@@ -1,8 +1,10 @@
 """Every prompt of the workbook, and the parsing of what the models write back.
 
 Two templates: ``micro`` is as short as a model of one million parameters needs, ``paper`` is for
-real language models (roles as in ZeroSearch, arXiv 2505.04588, tables 1 and 2; worded here, and
-without an example answer, which the reference scores as if the policy had written it).
+real language models.  The simulator's wording is that of table 2 of ZeroSearch (arXiv 2505.04588),
+because the published simulators were tuned on it; five is the number that is asked for.  The others
+have the roles of its table 1 and are worded here, without an example answer, which the reference
+scores as if the policy had written it.
 
 Rules held here: only text that the policy wrote is parsed for an action (rule 3); passages are cut
 to the budget first and wrapped in the information tags after (rule 4); tag strings inside questions
@@ -11,6 +13,7 @@ and passages are defused, so that only the environment and the policy can write 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Sequence
@@ -128,9 +131,10 @@ PAPER = Template(
     ),
     recall_prefix="",
     simulator=(
-        "You are the Google search engine.\nGiven a query, write {k} {kind} documents for it, each of about 30 "
-        "words, one per line, starting with Doc 1: and so on.\nThe user is trying to answer the question: "
-        "{question}\nIts answer is: {answer}\nQuery: {query}\n{Kind} output:"
+        "You are the Google search engine.\nGiven a query, you need to generate {k} {kind} documents for the query.\n\n"
+        "The user is trying to answer the question: \"{question}\" whose answer is {answer}.\nEach document should "
+        "contain about 30 words, and these documents should contain {kind} information.\n\nQuery: {query}\n"
+        "{Kind} Output:\n"
     ),
     passage="\nDoc {index}: {text}",
     condensed="\n{text}",
@@ -153,6 +157,11 @@ def defuse(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the text with tags defused and every run of white space made one blank."""
     return " ".join(defuse(text).split())
+
+
+def prompt_version(*texts: str) -> str:
+    """Return 12 hex digits that change with the wording: what says in tables and manifests which prompt it was."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool | None = None) -> list[int]:
@@ -260,7 +269,13 @@ class Prompts:
 
     def simulator_target(self, passages: Sequence[Passage]) -> str:
         """Return the text a simulator should write for these passages (end-of-text not included)."""
-        return "".join(self._passage(i, p) for i, p in enumerate(passages, 1))
+        text = "".join(self._passage(i, p) for i, p in enumerate(passages, 1))
+        return text.removeprefix("\n") if self.template.simulator.endswith("\n") else text
+
+    @property
+    def simulator_version(self) -> str:
+        """Return the version of the simulator's wording, prompt and passages (``prompt_version``)."""
+        return prompt_version(self.template.simulator, self.template.passage)
 
     def parse_passages(self, text: str, k: int, id_prefix: str = "simulated") -> tuple[Passage, ...]:
         """Return up to k passages from a simulator's text: one per non-empty line, numbering removed."""

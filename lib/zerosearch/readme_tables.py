@@ -65,8 +65,8 @@ def verdicts(folder: Path, method: str = "zerosearch") -> str:
     table = _read(folder / "04_evaluate-verdicts.csv")
     table = table[(table["dataset"] == "average") & (table["metric"] == "em")]
     lines = [
-        f"| `{method}` minus | difference of average EM | p after Holm | detectable | verdict |",
-        "|---|---:|---:|---:|---|",
+        f"| `{method}` minus | difference of average EM | p | p after Holm | detectable | verdict |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     for name in LABELS:
         own = table[table["method_a"].eq(method) & table["method_b"].eq(name)]
@@ -74,10 +74,14 @@ def verdicts(folder: Path, method: str = "zerosearch") -> str:
         for row, sign in [*((r, 1) for r in own.itertuples()), *((r, -1) for r in other.itertuples())]:
             low, high = sorted((sign * row.low, sign * row.high))
             text = f"{sign * row.difference:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
-            p = "below 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
             verdict = _turned(row.verdict) if sign < 0 else row.verdict
-            lines.append(f"| `{name}` | {text} | {p} | {row.detectable:.3f} | {verdict} |")
+            chances = f"{_chance(row.p)} | {_chance(row.p_holm)}"
+            lines.append(f"| `{name}` | {text} | {chances} | {row.detectable:.3f} | {verdict} |")
     return "\n".join(lines)
+
+
+def _chance(p: float) -> str:
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _turned(verdict: str) -> str:

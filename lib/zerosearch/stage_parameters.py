@@ -16,15 +16,19 @@ CountOrNone = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 Loss = Literal["plain", "fused"]  # how trainers compute theirs, see ``training.losses``
 LOSS_VARIABLE = "ZEROSEARCH_LOSS"  # tells a notebook which of them its profile says
+RetrieverName = Literal["bm25", "bm25_plain", "serpapi", "wikipedia", "dense"]
 METHODS = (  # ways to use the untrained policy
     "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",
 )
 # Searches under which the policies are tried besides the clean ones of the headline.
 CONDITIONS = ("homonyms", "corrupt-0.25", "corrupt-0.5", "corrupt-0.75", "random", "empty", "later")
+MIX = r"^([^\s,:]+(:\d+(\.\d+)?)?(, ?[^\s,:]+(:\d+(\.\d+)?)?)*)?$"  # sets, with shares or without
+SERVED_MODELS = ("judge_model",)  # parameters that name a model on somebody's server: nothing to find on the disk
 _METHOD = f"({'|'.join(METHODS)})"
 _CONDITION = f"({'|'.join(CONDITIONS)})".replace(".", r"\.")
 
@@ -47,9 +51,15 @@ class Stage00(Common):
     n_eval_questions: Count = 40  # questions per family that are only evaluated
     n_train_questions: Count = 400  # questions per training family
     rebuild_models: bool = False  # pretrain the base models again
-    questions_dir: str = ""  # folder with <set>.jsonl files, empty for the micro-world
+    questions_dir: str = ""  # folder with question files, empty for the micro-world
     corpus_file: str = ""  # passages file, empty for the micro-world
-    train_fraction: Share = 0.2  # share of nq and hotpotqa that trains without a <set>_train.jsonl
+    questions_source: Literal["", "flashrag", "zerosearch", "search-r1"] = ""  # collection of the hub
+    questions_format: str = ""  # format of the question files, empty to tell it from their keys
+    train_fraction: Share = 0.2  # share of nq and hotpotqa that trains when no file does
+    eval_per_set: CountOrNone = 0  # evaluated questions per real set, 0 for all
+    train_mix: Annotated[str, Field(pattern=MIX)] = ""  # real sets that train, such as nq:1,hotpotqa:1
+    train_size: CountOrNone = 0  # real training questions, 0 for all
+    drop_overlap: bool = False  # leave out training questions that are evaluated, in place of an error
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,21 @@ class Stage01(Common):
     max_observation_tokens: Count = 160  # tokens of retrieved text per turn
     batch_size: Count = 256  # trajectories generated at a time
     policy_model: Name = "micro/llama-base"  # base policy
-    retriever: Literal["bm25"] = "bm25"  # the real engine
+    retriever: RetrieverName = "bm25"  # the real engine
+    retriever_url: str = ""  # where it is: a server's address, for dense the encoder
+    retriever_corpus: str = ""  # name of what a server searches, empty for its address
+    retriever_mode: Literal["live", "replay"] = "live"  # replay asks nobody
+    retriever_per_second: NotNegative = 0.0  # requests to a remote engine, 0 for no limit
+    retriever_workers: Count = 4  # requests to a remote engine under way at once
+    max_failed_searches: Share = 0.1  # share of searches that may fail
+    max_usd: NotNegative = 0.0  # most that paid searches and a paid judge may cost, 0 for no limit
+    judge_url: str = ""  # server of a model that labels passages, empty for the rule
+    judge_model: str = ""  # the model's name on that server
+    judge_key_variable: Name = "JUDGE_API_KEY"  # environment variable with its key
+    judge_prompt_usd: Number = -1.0  # USD per million tokens it reads, below 0 for the price book
+    judge_generated_usd: Number = -1.0  # USD per million tokens it writes, below 0 for the price book
+    judge_per_second: NotNegative = 0.0  # requests to it, 0 for no limit
+    judge_workers: Count = 4  # requests to it under way at once
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,7 @@ class Stage02(Common):
 
     simulator_model: Name = "micro/simulator-medium"  # base of the simulator
     label_kind: Literal["judge", "trajectory"] = "judge"  # which label says useful or misleading
+    balance: bool = False  # as many useful as misleading examples, drawn from the more frequent kind
     steps: Count = 120  # optimiser updates
     batch_size: Count = 32  # pairs per update
     learning_rate: Positive = 1.5e-3  # peak
@@ -91,6 +116,11 @@ class Stage03(Common):
     arm: Name = "zerosearch"  # what answers the searches, see training/arms.py
     policy_model: Name = "micro/llama-base"  # base policy, also the reference of the KL
     simulator_model: Name = "micro/simulator-medium"  # what the arm "untuned" searches
+    simulator_url: str = ""  # server that simulates searches instead, empty for none
+    simulator_name: str = ""  # the model's name on that server
+    simulator_protocol: Literal["chat", "completions"] = "chat"  # how it is asked
+    simulator_key_variable: Name = "SIMULATOR_API_KEY"  # environment variable with its key
+    simulator_workers: Count = 16  # requests under way at once
     steps: Count = 12  # optimiser updates
     questions_per_step: Count = 32  # questions per update
     group_size: Annotated[int, Field(ge=2)] = 8  # trajectories per question
@@ -134,6 +164,13 @@ class Stage04(Common):
     sampling_temperature: Positive = 1.0  # of these samples
     judge_url: str = ""  # OpenAI-compatible endpoint of a second judge, up to /v1, empty for none
     judge_model: str = ""  # the model it is asked for; its key comes from JUDGE_API_KEY
+    retriever: RetrieverName = "bm25"  # the real engine
+    retriever_url: str = ""  # where it is: a server's address, for dense the encoder
+    retriever_corpus: str = ""  # name of what a server searches, empty for its address
+    retriever_mode: Literal["live", "replay"] = "live"  # replay asks nobody
+    retriever_per_second: NotNegative = 0.0  # requests to a remote engine, 0 for no limit
+    retriever_workers: Count = 4  # requests to a remote engine under way at once
+    max_failed_searches: Share = 0.1  # share of searches that may fail
 
 
 @dataclass(frozen=True)

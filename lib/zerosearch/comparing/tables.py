@@ -26,7 +26,7 @@ CURVE_METRICS = ("reward_mean", "em", "f1")  # elsewhere a single step is anothe
 PLANNED = ("noise_planned", "learning_rate")  # decided by the parameters, whatever the policy does
 IDENTIFYING = frozenset(
     "stage method method_a method_b arm dataset seed metric condition step when kind source states label label_kind "
-    "label_trajectory label_judge model ability sentinel k option item".split()
+    "label_trajectory label_judge model ability sentinel k option item outcome".split()
 )
 
 

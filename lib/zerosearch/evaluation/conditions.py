@@ -12,20 +12,24 @@ trajectory meets the same fate for every method, in every batch.  Called by note
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
 from zerosearch import seeds
+from zerosearch.artifacts import Stage
 from zerosearch.errors import ConfigError, unknown_name
 from zerosearch.labels import gold_hops
 from zerosearch.microworld import language as lang
 from zerosearch.microworld.language import BY_NOUN, BY_SUBJECT, Relation
 from zerosearch.microworld.world import is_world_name
-from zerosearch.retrievers.base import ReplayableRetriever, Retriever, check_passages_per_query, check_rows
+from zerosearch.retrievers import EngineOptions, open_engine
+from zerosearch.retrievers.base import (
+    FailureLimit, ReplayableRetriever, Retriever, check_passages_per_query, check_rows,
+)
 from zerosearch.retrievers.bm25 import BM25Retriever
+from zerosearch.retrievers.corpus import digest_of, kinds_of
 from zerosearch.schema import Passage, Question, Retrieval, SearchRequest
 from zerosearch.scoring import contains_answer
 
@@ -36,39 +40,86 @@ _TRIES = 200  # draws before a misleading passage is given up
 
 
 def open_condition(
-    name: str, passages: Sequence[Passage], k: int, seed: int, later_passages: Sequence[Passage] = ()
+    name: str, passages: Sequence[Passage], k: int, seed: int, later_passages: Sequence[Passage] = (),
+    engine: ReplayableRetriever | None = None,
 ) -> ReplayableRetriever:
     """Return the retriever of a condition, k (1 to 20) passages per search.
 
     passages: the whole corpus of the run.  seed: keys the draws.  later_passages: the corpus of the
-    later world, for ``later`` only.  The answers of ``corrupt-*`` and ``random`` depend on the trajectory
-    too: they are made again, never kept in a record of queries.  ``identity`` names all that decides them.
-    Raises ConfigError for an unknown name, and for ``later`` without its passages.
+    later world, for ``later`` only.  engine: what clean searches ask, None for BM25 over the passages that
+    state facts.  The answers of ``corrupt-*`` and ``random`` depend on the trajectory too: they are made
+    again, never kept in a record of queries.  ``identity`` names all that decides them.
+    Raises ConfigError for an unknown name, and for a condition that is not possible (``possible``).
     """
     if name not in CONDITIONS:
         raise unknown_name("condition", name, CONDITIONS)
     check_passages_per_query(k)
-    if name == "later" and not later_passages:
-        raise ConfigError(
-            "condition 'later': expected the passages of the later world, found none; run notebook 00 again, or leave "
-            "'later' out of the conditions: your own passages have no later edition"
-        )
+    if problem := _impossible(name, bool(passages), bool(later_passages), engine):
+        raise ConfigError(f"condition {name!r}: {problem}")
     if name == "homonyms":
-        return BM25Retriever(passages, k)
+        return BM25Retriever.open(passages, k)
     if name == "later":
-        return BM25Retriever(later_passages, k)
+        return BM25Retriever.open(later_passages, k)
     if name == "empty":
         return EmptyRetriever()
     if name == "random":
         return RandomRetriever(passages, k, seed)
-    clean = BM25Retriever(clean_passages(passages), k)
-    if name == "clean":
-        return clean
-    return CorruptedRetriever(clean, float(name.partition("-")[2]), k, seed, clean.passages)
+    facts = clean_passages(passages)
+    clean = engine or BM25Retriever.open(facts, k)
+    return clean if name == "clean" else CorruptedRetriever(clean, float(name.partition("-")[2]), k, seed, facts)
 
 
-def clean_passages(passages: Sequence[Passage]) -> list[Passage]:
+def open_real(
+    name: str, passages: Sequence[Passage], k: int, options: EngineOptions, max_failures: float, stage: Stage
+) -> FailureLimit | None:
+    """Return the real engine of that name for clean searches, None for BM25, which costs nothing and never fails.
+
+    Its answers are recorded, those that are billed stand in the stage's ledger, and the evaluation stops with
+    the reason when more than max_failures (share in [0, 1]) of its searches fail.
+    """
+    if name == "bm25":
+        return None
+    engine = open_engine(name, clean_passages(passages), k, stage.path("cache") / name, options, stage.ledger)
+    return FailureLimit(engine, max_failures)
+
+
+def possible(
+    names: Sequence[str], has_passages: bool, has_later: bool, engine: ReplayableRetriever | None = None
+) -> tuple[list[str], list[str]]:
+    """Return (conditions that this run can try, why the others are left out: one sentence each).
+
+    has_passages: the run has passages of its own.  has_later: there are questions whose answer changed, and the
+    later world's passages.
+    """
+    problems = {name: _impossible(name, has_passages, has_later, engine) for name in names}
+    left_out = [f"condition {name!r} is left out: {problem}" for name, problem in problems.items() if problem]
+    return [name for name in names if not problems[name]], left_out
+
+
+def _impossible(name: str, has_passages: bool, has_later: bool, engine: ReplayableRetriever | None) -> str:
+    """Return why a condition cannot be tried, nothing where it can."""
+    if not has_passages and name not in ("clean", "empty", "later"):
+        return (
+            "expected passages of the run to mislead with, found none; bring some with --corpus FILE, or leave "
+            f"{name!r} out of the conditions"
+        )
+    if name in ("homonyms", "later") and engine is not None:
+        return (
+            f"expected BM25 over passages that the micro-world tagged, found {engine.name!r}, whose passages carry no "
+            f"tags; use retriever bm25, or leave {name!r} out of the conditions"
+        )
+    if name == "later" and not has_later:
+        return (
+            "expected the passages of the later world and questions whose answer changed, found none; run notebook 00 "
+            "again, or leave 'later' out of the conditions: your own passages have no later edition"
+        )
+    return ""
+
+
+def clean_passages(passages: Sequence[Passage]) -> Sequence[Passage]:
     """Return the passages that are not known to mislead: of kind ``fact``, or of no kind (a reader's own)."""
+    if not kinds_of(passages) & set(lang.MISLEADING):
+        return passages
     return [p for p in passages if p.metadata.get("kind") not in lang.MISLEADING]
 
 
@@ -93,8 +144,8 @@ class RandomRetriever:
     name = "random"
 
     def __init__(self, passages: Sequence[Passage], k: int, seed: int):
-        self.passages, self.k, self.seed = tuple(passages), check_passages_per_query(k), seed
-        self.identity = f"random k={k} seed={seed} corpus={_digest(self.passages)}"
+        self.passages, self.k, self.seed = passages, check_passages_per_query(k), seed
+        self.identity = f"random k={k} seed={seed} corpus={digest_of(passages)}"
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return k different passages for every request (all of them if there are fewer)."""
@@ -103,7 +154,7 @@ class RandomRetriever:
     def _draw(self, request: SearchRequest) -> tuple[Passage, ...]:
         rng = seeds.generator(self.seed, "random", *_row(request))
         chosen = rng.choice(len(self.passages), size=min(self.k, len(self.passages)), replace=False)
-        return tuple(self.passages[i] for i in chosen)
+        return tuple(self.passages[i] for i in chosen.tolist())
 
 
 class CorruptedRetriever:
@@ -122,8 +173,9 @@ class CorruptedRetriever:
         self.base, self.probability, self.k, self.seed = base, probability, check_passages_per_query(k), seed
         self.name = f"corrupt-{probability:g}"
         inner = getattr(base, "identity", base.name)
-        self.identity = f"{self.name} k={k} seed={seed} corpus={_digest(corpus)} over {inner}"
-        facts = [p.metadata for p in corpus if p.metadata.get("kind") == lang.FACT]
+        self.identity = f"{self.name} k={k} seed={seed} corpus={digest_of(corpus)} over {inner}"
+        tagged = corpus if lang.FACT in kinds_of(corpus) else ()
+        facts = [p.metadata for p in tagged if p.metadata.get("kind") == lang.FACT]
         self._facts = {(f["subject"], f["relation"]): f["object"] for f in facts}
         self._in_world = bool(facts) or not corpus
         self._negatives = HardNegatives(corpus, k) if corpus else None
@@ -159,7 +211,7 @@ class HardNegatives:
     """Real passages that rank below the first k of a query and hold no golden answer of its question."""
 
     def __init__(self, passages: Sequence[Passage], k: int):
-        self.k, self._engine = k, BM25Retriever(passages, k)
+        self.k, self._engine = k, BM25Retriever.open(passages, k)
 
     def find(self, request: SearchRequest) -> list[Passage]:
         """Return up to k of them, best first; fewer, or none, when the corpus has no more."""
@@ -290,10 +342,3 @@ def _draw_query(rng: np.random.Generator) -> tuple[Relation, str]:
     """Return any relation and subject: for a query that is not understood, where there is no corpus either."""
     relation = list(BY_NOUN.values())[int(rng.integers(len(BY_NOUN)))]
     return relation, draw_name(relation.subject, rng)
-
-
-def _digest(passages: Sequence[Passage]) -> str:
-    digest = hashlib.sha256()
-    for p in passages:
-        digest.update("\x1f".join((p.id, p.title, p.text, "\n")).encode())
-    return digest.hexdigest()[:16]

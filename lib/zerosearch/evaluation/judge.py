@@ -14,21 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Sequence
 
-import httpx
 import pandas as pd
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay, wait_random_exponential
 
-from zerosearch.errors import ConfigError, WorkbookError
+from zerosearch.chat import Chat, Prompt, Reply, model_service
 from zerosearch.evaluation.verdict_store import VerdictStore
-from zerosearch.prompts import one_line
+from zerosearch.judging import CHUNK, JudgeFailed, check_failures, error_of
+from zerosearch.prompts import one_line, prompt_version
+from zerosearch.remote import Answer, RemoteFailure, RemoteRefused, Service
 from zerosearch.scoring import normalize
 
 INSTRUCTION = (
@@ -42,13 +39,6 @@ MAX_PREDICTION = 500  # characters of a prediction that are shown to the judge
 AGREEMENT_COLUMNS = [
     "method", "n", "judge", "metric", "both", "only_judge", "only_metric", "neither", "agreement", "kappa", "failed",
 ]
-_MAX_REPLY = 2**20  # bytes
-_CHUNK = 32  # cases between two looks at the failure rate
-_RETRIED = frozenset({408, 409, 425, 429})
-
-
-class JudgeFailed(WorkbookError):
-    """The judge cannot be used: wrong address or key, or it fails too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +61,16 @@ class JudgeSettings:
     workers: int = 4
     max_failures: float = 0.1
 
+    def service(self) -> Service:
+        """Return the judge as a service; ConfigError where the address is none."""
+        return model_service(
+            "judge", self.url, self.model, self.key_variable, timeout_seconds=self.timeout_seconds,
+            attempts=self.attempts, deadline_seconds=self.deadline_seconds, wait_seconds=self.wait_seconds,
+            workers=self.workers,
+        )
+
     def __post_init__(self) -> None:
-        try:
-            usable = httpx.URL(self.url).scheme in ("http", "https") and bool(httpx.URL(self.url).host)
-        except httpx.InvalidURL:
-            usable = False
-        if not usable:
-            raise ConfigError(f"judge: expected an address such as http://localhost:8000/v1, found {self.url!r}")
+        self.service()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +84,8 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """right: the judge's word, None after a failure.  error: its kind: ``timeout``, ``connection``, ``deadline``,
-    ``malformed`` or ``http <status>``; empty without one.  cached: taken from the disk."""
+    """right: the judge's word, None after a failure.  error: ``http <status>`` or the failure's kind (``remote``), e.g.
+    ``timeout``; empty without one.  cached: taken from the disk."""
 
     right: bool | None
     error: str = ""
@@ -104,8 +97,8 @@ class Judge:
 
     def __init__(self, settings: JudgeSettings, path: Path | str):
         self.settings, self.store = settings, VerdictStore(path)
-        digest = hashlib.sha256(INSTRUCTION.encode()).hexdigest()[:12]
-        self.identity = f"{settings.model} prompt={digest}"
+        self._chat = Chat(settings.service(), settings.model)
+        self.identity = f"{settings.model} prompt={prompt_version(INSTRUCTION)}"
 
     def ask(self, cases: Sequence[Case]) -> list[Verdict]:
         """Return one Verdict per case, in order; equal cases are asked once, those on disk not at all.
@@ -116,12 +109,30 @@ class Judge:
         rows = [(self._key(case), case) for case in cases]
         fresh = list({key: case for key, case in rows if self._known(key, case) is None}.items())
         made: dict[str, Verdict] = {}
-        with httpx.Client() as client, ThreadPoolExecutor(self.settings.workers) as pool:
-            for start in range(0, len(fresh), _CHUNK):
-                chunk = fresh[start : start + _CHUNK]
-                made.update(pool.map(lambda item: (item[0], self._one(client, *item)), chunk))
-                self._check(made, len(fresh))
+        for start in range(0, len(fresh), CHUNK):
+            made.update(self._ask(fresh[start : start + CHUNK]))
+            self._check(made, len(fresh))
         return [made.get(key) or Verdict(self._known(key, case), cached=True) for key, case in rows]
+
+    def _ask(self, cases: Sequence[tuple[str, Case]]) -> dict[str, Verdict]:
+        """Return fresh verdicts, on disk by then, and failures, by key."""
+
+        def keep(number: int, answer: Answer[bool]) -> None:
+            key, case = cases[number]
+            if answer.value is not None:
+                about = {"question": case.question, "golden_answers": list(case.golden_answers)}
+                self.store.add(key, answer.value, judge=self.identity, **about, prediction=case.prediction)
+
+        marks = [key[:8] for key, _ in cases]
+        calls = [
+            self._chat.call(_prompt(case, mark), partial(_verdict, mark=mark))
+            for (_, case), mark in zip(cases, marks, strict=True)
+        ]
+        try:
+            answers = list(self._chat.remote.ask_all(calls, keep))
+        except RemoteRefused as refused:
+            raise JudgeFailed(str(refused)) from None
+        return {key: Verdict(a.value, error_of(a.failure)) for (key, _), a in zip(cases, answers, strict=True)}
 
     def _known(self, key: str, case: Case) -> bool | None:
         return self.store.get(key) if normalize(case.prediction or "") else False
@@ -130,123 +141,31 @@ class Judge:
         text = json.dumps([self.identity, case.question, list(case.golden_answers), case.prediction])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _one(self, client: httpx.Client, key: str, case: Case) -> Verdict:
-        """Return the verdict on one case, on disk by then, or its failure."""
-        s = self.settings
-        retrying = Retrying(
-            stop=stop_after_attempt(s.attempts) | stop_before_delay(s.deadline_seconds),
-            wait=wait_random_exponential(multiplier=s.wait_seconds, max=60.0), retry=retry_if_exception_type(_Again),
-            reraise=True,
-        )
-        mark = key[:8]
-        try:
-            right = retrying(lambda: _read(_post(client, s, _body(s.model, case, mark)), mark))
-        except _Failure as failure:
-            return Verdict(None, str(failure))
-        about = {"judge": self.identity, "question": case.question, "golden_answers": list(case.golden_answers)}
-        self.store.add(key, right, **about, prediction=case.prediction)
-        return Verdict(right)
-
     def _check(self, made: dict[str, Verdict], total: int) -> None:
-        reasons = Counter(v.error for v in made.values() if v.error)
-        if reasons.total() > self.settings.max_failures * max(total, 1):
-            reason, times = reasons.most_common(1)[0]
-            raise JudgeFailed(
-                f"judge {self.settings.model!r} at {_host(self.settings.url)}: expected at most "
-                f"{self.settings.max_failures:.0%} failures of {total} cases, found {reasons.total()}, {times} of them "
-                f"{reason!r}; mend the endpoint and start again: {len(self.store)} verdicts are kept in "
-                f"{self.store.path}"
-            )
+        judge, kept = f"{self.settings.model!r} at {self.settings.url}", f"{len(self.store)} verdicts are kept in "
+        check_failures(
+            (v.error for v in made.values()), total, self.settings.max_failures, judge, f"{kept}{self.store.path}"
+        )
 
 
 # -- one request ----------------------------------------------------------------------------------
 
 
-class _Failure(Exception):
-    """A case that failed for good; its text is the kind."""
-
-
-class _Again(_Failure):
-    """A failure that may pass."""
-
-
-def _body(model: str, case: Case, mark: str) -> dict[str, object]:
+def _prompt(case: Case, mark: str) -> Prompt:
     """Return the request; hostile text is confined to its JSON field."""
     material = {
         "question": one_line(case.question), "golden_answers": [one_line(answer) for answer in case.golden_answers],
         "prediction": one_line(case.prediction or "")[:MAX_PREDICTION], "mark": mark,
     }
-    messages = [
-        {"role": "system", "content": INSTRUCTION},
-        {"role": "user", "content": json.dumps(material, ensure_ascii=False)},
-    ]
-    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 32}
+    return Prompt(json.dumps(material, ensure_ascii=False), INSTRUCTION, max_tokens=32)
 
 
-def _post(client: httpx.Client, settings: JudgeSettings, body: dict[str, object]) -> bytes:
-    """Return the reply's bytes within timeout_seconds; _Failure otherwise, JudgeFailed where no retry can help."""
-    ends = time.monotonic() + settings.timeout_seconds
-    key = os.environ.get(settings.key_variable, "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    address = f"{settings.url.rstrip('/')}/chat/completions"
-    try:
-        with client.stream("POST", address, json=body, headers=headers, timeout=settings.timeout_seconds) as reply:
-            _check_status(reply.status_code, settings)
-            content = bytearray()
-            for part in reply.iter_bytes():
-                content += part
-                if time.monotonic() > ends:  # a server that drips never meets the timeout between two bytes
-                    raise _Again("deadline")
-                if len(content) > _MAX_REPLY:
-                    raise _Failure("malformed")
-            return bytes(content)
-    except httpx.TimeoutException:
-        raise _Again("timeout") from None
-    except httpx.TransportError:
-        raise _Again("connection") from None
-    except httpx.HTTPError:
-        raise _Again("malformed") from None
-    except ValueError as error:  # e.g. a key with a letter that no header may hold
-        raise JudgeFailed(
-            f"judge: expected an address and a key that can be sent, found otherwise ({type(error).__name__}); check "
-            f"the address {_host(settings.url)} and the variable {settings.key_variable}"
-        ) from None
-
-
-def _check_status(status: int, settings: JudgeSettings) -> None:
-    if status in (401, 403):
-        found = "one that is refused" if os.environ.get(settings.key_variable) else "none"
-        raise JudgeFailed(
-            f"judge at {_host(settings.url)}: expected a key in the environment variable {settings.key_variable}, "
-            f"found {found} (HTTP {status}); set it with `export {settings.key_variable}=...` and start again"
-        )
-    if status == 404:
-        raise JudgeFailed(
-            f"judge at {_host(settings.url)}: expected a chat endpoint with the model {settings.model!r}, found HTTP "
-            "404; check address (it ends in /v1 for most servers) and model name"
-        )
-    if status in _RETRIED or status >= 500:
-        raise _Again(f"http {status}")
-    if status != 200:
-        raise _Failure(f"http {status}")
-
-
-def _read(content: bytes, mark: str) -> bool:
-    """Return the verdict of a reply: its message is the mark and one word, nothing else."""
-    try:
-        text = json.loads(content)["choices"][0]["message"]["content"]
-        found_mark, word = text.split()
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _Again("malformed") from None
-    if found_mark != mark or word.rstrip(".").lower() not in ("right", "wrong"):
-        raise _Again("malformed")
-    return word.rstrip(".").lower() == "right"
-
-
-def _host(url: str) -> str:
-    """Return the address without anything that could be a secret: no user, no query."""
-    parts = httpx.URL(url)
-    return f"{parts.scheme}://{parts.host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+def _verdict(reply: Reply, mark: str) -> bool:
+    """Return the verdict of a reply: its text is the mark and one word, nothing else."""
+    words = reply.text.split()
+    if len(words) != 2 or words[0] != mark or (word := words[1].rstrip(".").lower()) not in ("right", "wrong"):
+        raise RemoteFailure("malformed")
+    return word == "right"
 
 
 # -- tables ---------------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ def _bills(axes: Axes, costs: pd.DataFrame) -> None:
     guessed = set(costs.loc[costs["basis"] == "what if", "option"])
     floor = max(totals[totals > 0].min() / 4 if (totals > 0).any() else 0.01, 1e-6)
     for row, (option, total) in enumerate(totals.items()):
-        color = VERMILLION if option.lower().startswith(("zero", "sft")) else BLUE
+        color = VERMILLION if option.lower().startswith(("zero", "sft-")) else BLUE
         value = max(total, floor)
         axes.plot([floor, value], [row, row], color=color, lw=2.2, alpha=0.35, zorder=2)
         axes.plot([value], [row], marker="o" if color == VERMILLION else "s", ms=8, color=color, mew=1.8,
@@ -277,6 +277,9 @@ def _bills(axes: Axes, costs: pd.DataFrame) -> None:
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(usd_tick))
     quiet(axes, "x")
+
+
+_MOST_TOLD = 3  # methods that a title names
 
 
 @styled
@@ -328,10 +331,12 @@ def _condition_line(axes: Axes, own: pd.DataFrame, places: dict[str, float], how
 
 
 def _condition_finding(chosen: pd.DataFrame, names: list[str]) -> str:
-    """Say what is left of each trained policy's score (or of all, if none is trained) where half the searches fail."""
+    """Say what is left of the best trained policies' scores (or of all, if none is trained) where half the searches fail."""
     hard = "corrupt-0.5" if "corrupt-0.5" in names else names[-1]
     value = chosen.set_index(["condition", "method"])["value"]
     methods = [m for m in in_order(chosen["method"], list(LOOKS)) if m != "forced"] or list(chosen["method"].unique())
+    best = chosen[chosen["condition"] == names[0]].set_index("method")["value"].reindex(methods).nlargest(_MOST_TOLD).index
+    methods = [m for m in methods if m in best] or methods[:_MOST_TOLD]
     told = [f"{look(m).short} {value['clean', m]:.2f} to {value[hard, m]:.2f}" if ("clean", m) in value.index
             else f"{look(m).short} {value[hard, m]:.2f}" for m in methods]
     return f"From clean searches to {CONDITION_LABELS.get(hard, hard).replace(chr(10), ' ')}: EM {', '.join(told)}"

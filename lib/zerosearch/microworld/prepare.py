@@ -10,29 +10,26 @@ from zerosearch.errors import ConfigError
 from zerosearch.labels import gold_hops
 from zerosearch.microworld.language import BY_NOUN, FACT, query_text
 from zerosearch.microworld.world import World, build_questions, build_world, kind_for, later_questions
-from zerosearch.questions import load_own
+from zerosearch.question_sets.own import Choice, OwnData, load_own
 from zerosearch.retrievers.base import Retriever
 from zerosearch.schema import Passage, Question, SearchRequest
 
 PATH_COLUMNS = ["hop", "relation", "subject", "object", "wording", "query", "rank", "text", "kind"]
 
 
-def load_or_build(
-    world: World, n_eval: int, n_train: int, questions_dir: str, corpus_file: str, train_fraction: float, seed: int
-) -> tuple[list[Question], list[Passage]]:
-    """Return (questions, passages): the user's own when both paths are given, else the world's, all of them.
+def load_or_build(world: World, n_eval: int, n_train: int, choice: Choice) -> OwnData:
+    """Return the questions and passages of a run: the user's own when the choice names any, else the world's, all.
 
-    Raises ConfigError when only one of the two paths is given, BadInput for malformed files.
+    Raises ConfigError for passages without questions, and what ``load_own`` raises for the user's files.
     """
-    if bool(questions_dir) != bool(corpus_file):
-        found = "--questions" if questions_dir else "--corpus"
+    if choice.corpus_file and not choice.brought:
         raise ConfigError(
-            f"your own data: expected both a folder of questions and a passages file, found only {found}; "
+            "your own data: expected both questions and a passages file, found only --corpus; "
             "run ./run_all.sh --questions DIR --corpus FILE"
         )
-    if questions_dir:
-        return load_own(questions_dir, corpus_file, train_fraction, seed)
-    return build_questions(world, n_eval, n_train), world.passages()
+    if choice.brought:
+        return load_own(choice)
+    return OwnData(build_questions(world, n_eval, n_train), world.passages())
 
 
 def later_files(world: World, questions: Iterable[Question]) -> tuple[list[Passage], list[Question]]:

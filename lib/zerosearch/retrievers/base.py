@@ -11,13 +11,13 @@ This module talks to no engine.  Called by rollout, evaluation, labels and the r
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Protocol, Sequence
+from typing import Any, Callable, Protocol, Sequence, runtime_checkable
 
 from zerosearch.errors import RetrieverError
 from zerosearch.schema import Retrieval, SearchRequest
 
 MAX_PASSAGES = 20  # K, passages per query
-PAID_ENGINES = frozenset({"serpapi", "google", "serper"})  # engines that bill every fresh search
+PAID_ENGINES = frozenset({"serpapi", "google", "serper"})  # engines that bill every fresh answer
 
 
 class Retriever(Protocol):
@@ -46,6 +46,22 @@ class ReplayableRetriever(Retriever, Protocol):
         ...
 
 
+@runtime_checkable
+class RemoteRetriever(ReplayableRetriever, Protocol):
+    """A retriever whose answers come from afar, one by one: each can be kept as soon as it is there."""
+
+    def search_each(
+        self, requests: Sequence[SearchRequest], keep: Callable[[int, Retrieval], object]
+    ) -> list[Retrieval]:
+        """As ``search``; keep(row, retrieval) is called with every retrieval when it arrives, before it is used."""
+        ...
+
+
+def served_model(retriever: Retriever) -> str:
+    """Return the model on a server that writes this retriever's passages; empty where none does."""
+    return getattr(retriever, "served_model", "")
+
+
 class NoRetriever:
     """Stands where a retriever is asked for and no search may be made."""
 
@@ -65,9 +81,9 @@ def check_passages_per_query(k: int) -> int:
     return k
 
 
-def failure(request: SearchRequest, source: str, reason: str) -> Retrieval:
+def failure(request: SearchRequest, source: str, reason: str, wall_seconds: float = 0.0) -> Retrieval:
     """Return the Retrieval of a search that failed for good; reason: why, for people."""
-    return Retrieval(request, (), source, error=reason or "unknown failure")
+    return Retrieval(request, (), source, wall_seconds=wall_seconds, error=reason or "unknown failure")
 
 
 def check_rows(requests: Sequence[SearchRequest], retrievals: Sequence[Retrieval], name: str) -> list[Retrieval]:
@@ -90,17 +106,14 @@ def check_rows(requests: Sequence[SearchRequest], retrievals: Sequence[Retrieval
 def count_queries(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
     """Return the fields of the ledger's ``queries`` event, one dict per engine in these retrievals.
 
-    engine, fresh, cached, paid (counts).  Failed searches count as fresh: they were tried.  Only fresh
-    searches of engines that bill per search are paid.
+    engine, fresh, cached, paid (counts).  Failed searches count as fresh: they were tried.  paid is 0: a paid
+    answer is written into the ledger when it arrives (``cache``), not when its batch is over.
     """
     counts = []
     for source in sorted({r.source for r in retrievals}):
         mine = [r for r in retrievals if r.source == source]
         cached = sum(r.cached for r in mine)
-        fresh = len(mine) - cached
-        counts.append(
-            {"engine": source, "fresh": fresh, "cached": cached, "paid": fresh if source in PAID_ENGINES else 0}
-        )
+        counts.append({"engine": source, "fresh": len(mine) - cached, "cached": cached, "paid": 0})
     return counts
 
 
@@ -114,7 +127,9 @@ class FailureLimit:
     def __init__(self, retriever: Retriever, max_share: float = 0.1, after: int = 50):
         if not 0.0 <= max_share <= 1.0:
             raise ValueError(f"max_share: expected a share in [0, 1], found {max_share}")
-        self._retriever, self.name = retriever, retriever.name
+        self._retriever, self.name, self.served_model = retriever, retriever.name, served_model(retriever)
+        self.identity: str = getattr(retriever, "identity", retriever.name)
+        self.prompt_version: str = getattr(retriever, "prompt_version", "")
         self.max_share, self.after = max_share, after
         self.n_searches, self.reasons = 0, Counter[str]()
 
@@ -122,6 +137,12 @@ class FailureLimit:
     def n_failures(self) -> int:
         """Number of failed searches so far."""
         return self.reasons.total()
+
+    def counts(self) -> str:
+        """Return what was asked, replayed, billed and lost so far, for people."""
+        asked = self._retriever.counts() if hasattr(self._retriever, "counts") else f"{self.n_searches:,} searches"
+        reasons = "".join(f"; {n:,} {why}" for why, n in self.reasons.most_common())
+        return f"{asked}, {self.n_failures:,} failed{reasons}"
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
         """Return what the wrapped retriever returns; RetrieverError once the limit is passed."""

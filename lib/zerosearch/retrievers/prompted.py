@@ -14,6 +14,7 @@ from zerosearch.engines.base import Engine
 from zerosearch.errors import BadInput
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.simulator import SimulatorRetriever
+from zerosearch.retrievers.writers import Writer
 from zerosearch.schema import Passage, SearchRequest
 
 
@@ -39,7 +40,7 @@ class PromptedSimulatorRetriever(SimulatorRetriever):
     name = "simulator-prompted"
 
     def __init__(
-        self, engine: Engine, prompts: Prompts, examples: Sequence[Shown], k: int = 5, run_seed: int = 0,
+        self, engine: Engine | Writer, prompts: Prompts, examples: Sequence[Shown], k: int = 5, run_seed: int = 0,
         temperature: float = 1.0, max_new_tokens: int = 160, n_examples: int = 2, max_tokens: int = 512,
     ):
         super().__init__(engine, prompts, k, run_seed, temperature, max_new_tokens)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Sequence
 
 from zerosearch import seeds
-from zerosearch.engines.base import Engine, Generation, GenerationRequest
-from zerosearch.errors import RetrieverError
-from zerosearch.prompts import Prompts, prompt_ids
+from zerosearch.engines.base import Engine
+from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import check_passages_per_query, failure
+from zerosearch.retrievers.writers import Ask, EngineWriter, Writer, Writing
 from zerosearch.schema import Retrieval, SearchRequest
 
 
@@ -34,43 +34,33 @@ class SimulatorCounts:
 class SimulatorRetriever:
     """A retriever whose passages are written by a model.
 
-    engine: continues the prompts; made with ``stop_strings=()``, since passages end at end-of-text.
+    engine: continues the prompts, in this process (see ``EngineWriter``) or, as a Writer, elsewhere.
     prompts: the wording the simulator was tuned on.  k: passages per query, 1 to 20.  run_seed: first
     key of every draw.  temperature: 0 is greedy.  max_new_tokens: budget of all passages together.
-    counts: SimulatorCounts since the start.
+    counts: SimulatorCounts since the start.  prompt_version: of the wording.  served_model: the model's name on its server, empty for none.
     """
 
-    name = "simulator"
+    name, served_model = "simulator", ""
 
     def __init__(
-        self, engine: Engine, prompts: Prompts, k: int = 5, run_seed: int = 0, temperature: float = 1.0,
+        self, engine: Engine | Writer, prompts: Prompts, k: int = 5, run_seed: int = 0, temperature: float = 1.0,
         max_new_tokens: int = 160,
     ):
         self.engine, self.prompts, self.k = engine, prompts, check_passages_per_query(k)
         self.run_seed, self.temperature, self.max_new_tokens = run_seed, temperature, max_new_tokens
         self.counts = SimulatorCounts()
-        tokenizer = prompts.tokenizer
-        special = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
-        self._end_ids = frozenset((*tokenizer.all_special_ids, *special))  # Llama has ends besides its eos token
+        self.prompt_version = prompts.simulator_version
+        self._writer = engine if isinstance(engine, Writer) else EngineWriter(engine, prompts.tokenizer)
 
     def search(self, requests: Sequence[SearchRequest]) -> list[Retrieval]:
-        """Return the passages written for every request, in order.
-
-        An engine that cannot be reached (OSError, RetrieverError) makes all of them failures.
-        """
+        """Return the passages written for every request, in order; a text that was not written is a failure."""
         if not requests:
             return []
         started = time.perf_counter()
         noisy = [self.draw_noisy(r) for r in requests]
-        asked = [self._generation_request(r, bad) for r, bad in zip(requests, noisy, strict=True)]
-        try:
-            made = self.engine.generate(asked)
-        except (OSError, RetrieverError) as error:
-            self.counts.failed += len(requests)
-            return [failure(r, self.name, f"{type(error).__name__}: {error}") for r in requests]
+        written = self._writer.write([self._ask(r, bad) for r, bad in zip(requests, noisy, strict=True)])
         seconds = (time.perf_counter() - started) / len(requests)
-        rows = zip(requests, noisy, asked, made, strict=True)
-        return [self._retrieval(*row, seconds) for row in rows]
+        return [self._retrieval(*row, seconds) for row in zip(requests, noisy, written, strict=True)]
 
     def draw_noisy(self, request: SearchRequest) -> bool:
         """Return this search's own draw: True (misleading) with its noise probability."""
@@ -86,24 +76,21 @@ class SimulatorRetriever:
             request.query, question.question, question.golden_answers[0], useful, self.k
         )
 
-    def _generation_request(self, r: SearchRequest, noisy: bool) -> GenerationRequest:
-        ids = prompt_ids(self.prompts.tokenizer, self.prompt(r, not noisy))
+    def _ask(self, r: SearchRequest, noisy: bool) -> Ask:
         seed = seeds.derive_seed(self.run_seed, "simulator", r.step, r.question.id, r.sample, r.turn)
-        return GenerationRequest(tuple(ids), seed, self.max_new_tokens, self.temperature)
+        return Ask(self.prompt(r, not noisy), seed, self.max_new_tokens, self.temperature)
 
-    def _retrieval(
-        self, request: SearchRequest, noisy: bool, asked: GenerationRequest, made: Generation, seconds: float
-    ) -> Retrieval:
-        ended = bool(made.token_ids) and made.token_ids[-1] in self._end_ids
-        own = made.token_ids[:-1] if ended else made.token_ids
-        text = self.prompts.tokenizer.decode(own, skip_special_tokens=False)
+    def _retrieval(self, request: SearchRequest, noisy: bool, written: Writing, seconds: float) -> Retrieval:
+        if written.error is not None:
+            self.counts.failed += 1
+            return failure(request, self.name, written.error)
         prefix = f"simulated/{request.question.id}/{request.step}.{request.sample}.{request.turn}"
-        passages = self.prompts.parse_passages(text, self.k, prefix)
+        passages = self.prompts.parse_passages(written.text, self.k, prefix)
         self.counts.answered += 1
         self.counts.noisy += noisy
         self.counts.short += 0 < len(passages) < self.k
         self.counts.empty += not passages
         return Retrieval(
-            request, passages, self.name, noisy, wall_seconds=seconds, n_prompt_tokens=len(asked.prompt_ids),
-            n_generated_tokens=len(made.token_ids),
+            request, passages, self.name, noisy, wall_seconds=seconds, n_prompt_tokens=written.n_prompt,
+            n_generated_tokens=written.n_generated,
         )

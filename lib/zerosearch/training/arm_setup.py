@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
+from zerosearch.chat import Chat, Protocol, model_service
 from zerosearch.curriculum import Curriculum, constant
 from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.errors import ConfigError
 from zerosearch.labels import Pair
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
@@ -17,11 +19,41 @@ from zerosearch.retrievers.base import FailureLimit, NoRetriever, Retriever
 from zerosearch.retrievers.by_policy import PolicyWriter, SelfRetriever
 from zerosearch.retrievers.prompted import PromptedSimulatorRetriever, Shown
 from zerosearch.retrievers.simulator import SimulatorRetriever
+from zerosearch.retrievers.writers import ServedWriter, Writer
 from zerosearch.schema import Passage
 from zerosearch.training.arms import Arm
 from zerosearch.training.simulator_data import drop_leaks, examples_from_pairs
 
 SIMULATOR_TEMPERATURE = 0.8  # as in the published code
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A simulator on a server of the OpenAI protocol.
+
+    url: version included.  model: its name there; one that begins with ``micro/`` is asked in the words of the
+    micro-world, any other in the published ones.  protocol: ``chat``, or ``completions`` for a base without a
+    chat template.  key_variable: environment variable with the key.  workers: requests under way at once.
+    """
+
+    url: str
+    model: str
+    protocol: Protocol = "chat"
+    key_variable: str = "SIMULATOR_API_KEY"
+    workers: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigError(
+                f"simulator at {self.url}: expected the name of the model that is served there, found none; add "
+                "--set 03.simulator_name=NAME"
+            )
+        self.chat()
+
+    def chat(self) -> Chat:
+        """Return the client; ConfigError where the address is none."""
+        service = model_service("simulator", self.url, self.model, self.key_variable, workers=self.workers)
+        return Chat(service, self.model, self.protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +68,13 @@ class Needs:
     pairs: Sequence[Pair]
     policy: tuple[Engine, Prompts] | None
     temperature: float
+    served: Served | None
 
 
 def open_retriever(
     arm: Arm, *, k: int, seed: int, passages: Sequence[Passage] = (), simulator: Path | str | None = None,
     max_new_tokens: int = 160, pairs: Sequence[Pair] = (), policy: tuple[Engine, Prompts] | None = None,
-    temperature: float = 1.0,
+    temperature: float = 1.0, served: Served | None = None,
 ) -> Retriever:
     """Return what an arm's policy searches while it learns, k passages per query.
 
@@ -50,10 +83,11 @@ def open_retriever(
     passages: the corpus, for a real engine.  simulator: the model that writes passages, for an arm that
     searches one: the folder of the tuned one, or for the others the name of its base.  pairs: searches of
     stage 01, for the examples of a prompted simulator.  policy: (engine, prompts) of the policy that is
-    trained, and its sampling temperature, for an arm whose policy searches itself.
+    trained, and its sampling temperature, for an arm whose policy searches itself.  served: in place of
+    simulator, one on a server; its examples are measured with the policy's tokenizer.
     seed: of the run, keys the draws of whoever writes.  max_new_tokens: budget for all passages together.
     """
-    needs = Needs(k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature)
+    needs = Needs(k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature, served)
     return OPENERS[arm.retriever](arm, needs)
 
 
@@ -73,20 +107,31 @@ def _itself(arm: Arm, needs: Needs) -> Retriever:
 
 
 def _simulator(arm: Arm, needs: Needs) -> Retriever:
-    engine, prompts = _simulator_engine(arm, needs)
-    retriever = SimulatorRetriever(engine, prompts, needs.k, needs.seed, SIMULATOR_TEMPERATURE, needs.max_new_tokens)
-    retriever.name = arm.retriever  # the ledger tells the tuned one, which cost a tuning, from its base
-    return FailureLimit(retriever)
+    writer, prompts = _simulator_writer(arm, needs)
+    retriever = SimulatorRetriever(writer, prompts, needs.k, needs.seed, SIMULATOR_TEMPERATURE, needs.max_new_tokens)
+    return _limited(retriever, arm, needs)
 
 
 def _prompted(arm: Arm, needs: Needs) -> Retriever:
-    engine, prompts = _simulator_engine(arm, needs)
-    return FailureLimit(PromptedSimulatorRetriever(
-        engine, prompts, shown_examples(needs.pairs), needs.k, needs.seed, SIMULATOR_TEMPERATURE, needs.max_new_tokens
-    ))
+    writer, prompts = _simulator_writer(arm, needs)
+    retriever = PromptedSimulatorRetriever(
+        writer, prompts, shown_examples(needs.pairs), needs.k, needs.seed, SIMULATOR_TEMPERATURE, needs.max_new_tokens
+    )
+    return _limited(retriever, arm, needs)
 
 
-def _simulator_engine(arm: Arm, needs: Needs) -> tuple[Engine, Prompts]:
+def _limited(retriever: SimulatorRetriever, arm: Arm, needs: Needs) -> FailureLimit:
+    retriever.name = arm.retriever  # the ledger tells the tuned one, which cost a tuning, from its base
+    retriever.served_model = needs.served.model if needs.served else ""
+    return FailureLimit(retriever)
+
+
+def _simulator_writer(arm: Arm, needs: Needs) -> tuple[Engine | Writer, Prompts]:
+    if needs.served is not None:
+        if needs.policy is None:
+            raise ValueError(f"arm {arm.name!r}: expected the prompts of its policy, for their tokenizer, found none")
+        template = "micro" if needs.served.model.startswith("micro/") else "paper"
+        return ServedWriter(needs.served.chat()), Prompts.load(template, needs.policy[1].tokenizer)
     if needs.simulator is None:
         raise ValueError(f"arm {arm.name!r}: expected the folder or name of its simulator, found none")
     model, tokenizer = models.load(str(needs.simulator))

@@ -25,9 +25,9 @@ from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
-from zerosearch.ledger import step_unit
+from zerosearch.ledger import PAID, step_unit
 from zerosearch.prompts import Prompts
-from zerosearch.retrievers.base import Retriever, count_queries
+from zerosearch.retrievers.base import Retriever, count_queries, served_model
 from zerosearch.retrievers.by_policy import SELF
 from zerosearch.rollout import RolloutSettings, rollout, trajectories_to_table
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
@@ -189,7 +189,7 @@ class PolicyRun:
         used = self.engine.counts.take()
         tokens = {"prompt": used.prompt, "generated": used.generated}
         event("tokens", role="policy", model=self.engine.name, **tokens)
-        for fields in retrieval_events(retrievals):
+        for fields in retrieval_events(retrievals, served_model(self.retriever)):
             event(**fields)
         answering = _answering(retrievals)
         spent = (("policy_rollout", seconds.rollout), (answering, seconds.simulator),
@@ -231,8 +231,11 @@ def _answering(retrievals: Sequence[Retrieval]) -> str:
     return "simulator" if any(r.n_generated_tokens for r in retrievals) else "retriever"
 
 
-def retrieval_events(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
-    """Return the ledger events of some retrievals: queries by engine, and a simulator's tokens."""
+def retrieval_events(retrievals: Sequence[Retrieval], served: str = "") -> list[dict[str, Any]]:
+    """Return the ledger events of some retrievals: queries by engine, and a simulator's tokens.
+
+    served: the model's name on its server; what it wrote may be billed, and stays in the account.
+    """
     events: list[dict[str, Any]] = []
     for counts in count_queries(retrievals):
         source = counts["engine"]
@@ -241,7 +244,8 @@ def retrieval_events(retrievals: Sequence[Retrieval]) -> list[dict[str, Any]]:
         written = sum(r.n_generated_tokens for r in mine)
         tokens = {"prompt": sum(r.n_prompt_tokens for r in mine), "generated": written}
         if written:
-            events.append({"kind": "tokens", "role": "simulator", "model": source, **tokens})
+            paid = {"unit": PAID} if served else {}
+            events.append({"kind": "tokens", "role": "simulator", "model": served or source, **tokens, **paid})
     return events
 
 

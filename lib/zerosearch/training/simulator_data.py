@@ -15,8 +15,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from zerosearch import seeds
-from zerosearch.errors import unknown_name
-from zerosearch.labels import LABEL_KINDS, Pair, gold_hops, judge_passages
+from zerosearch.errors import BadInput, unknown_name
+from zerosearch.labels import LABEL_KINDS, NO_VERDICT, Pair, gold_hops, judge_passages
 from zerosearch.prompts import Prompts, prompt_ids
 from zerosearch.schema import Passage
 from zerosearch.scoring import contains_answer
@@ -47,14 +47,17 @@ def examples_from_pairs(
     labels every passage, so a useful pair also shows what the engine returned *besides* the useful
     passages: these make a misleading example of the same query, filled up to the same length with
     misleading passages of other searches, drawn by seed.  They are the hardest ones, since most of
-    their passages are about the right entity.
+    their passages are about the right entity.  A search that a judge could not decide gives no example.
     """
     if label_kind not in LABEL_KINDS:
         raise unknown_name("label_kind", label_kind, LABEL_KINDS)
     others = [p for pair in pairs for p in _judged(pair, "misleading")]
     made: list[SimulatorExample] = []
     for pair in pairs:
-        useful = (pair.label_judge if label_kind == "judge" else pair.label_trajectory) == "useful"
+        label = pair.label_judge if label_kind == "judge" else pair.label_trajectory
+        if label in NO_VERDICT:
+            continue
+        useful = label == "useful"
         if pair.passages:
             made.append(_example(pair, useful, pair.passages))
         if label_kind == "judge" and useful and (rest := _judged(pair, "misleading")):
@@ -100,6 +103,23 @@ def drop_leaks(examples: Iterable[SimulatorExample]) -> tuple[list[SimulatorExam
     everything = list(examples)
     kept = [e for e in everything if e.useful or answer_is_asked(e) or not has_answer(e, e.passages)]
     return kept, len(everything) - len(kept)
+
+
+def balanced(examples: Sequence[SimulatorExample], seed: int) -> list[SimulatorExample]:
+    """Return as many useful as misleading examples, in their order: of the larger kind a draw, keyed by (seed, key).
+
+    Raises BadInput where a kind has none.
+    """
+    kinds = [[e for e in examples if e.useful is useful] for useful in (True, False)]
+    count = min(map(len, kinds))
+    if count == 0:
+        raise BadInput(
+            f"balanced examples: expected useful and misleading ones, found {len(kinds[0])} and {len(kinds[1])}; collect "
+            "more with --set 01.n_questions=1000, or leave them as they are with --set 02.balance=false"
+        )
+    drawn = [sorted(kind, key=lambda e: seeds.uniform(seed, "balance", e.key))[:count] for kind in kinds]
+    kept = {id(e) for kind in drawn for e in kind}
+    return [e for e in examples if id(e) in kept]
 
 
 def answer_is_asked(example: SimulatorExample) -> bool:

@@ -12,7 +12,7 @@ from typing import Sequence
 
 import numpy as np
 
-from zerosearch.retrievers.base import Retriever
+from zerosearch.retrievers.base import Retriever, served_model
 from zerosearch.schema import STOP_REASONS, Retrieval, ScoredTrajectory, SearchRequest
 from zerosearch.training.objective import LossTerms
 
@@ -65,7 +65,7 @@ class TimedRetriever:
 
     def __init__(self, retriever: Retriever):
         self._retriever = retriever
-        self.name = retriever.name
+        self.name, self.served_model = retriever.name, served_model(retriever)
         self._kept: list[Retrieval] = []
         self._seconds = 0.0
 
