@@ -34,7 +34,10 @@ def benchmark() -> ModuleType:
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
-def test_every_benchmark_finds_what_it_imports_and_stands_in_the_list(path: Path) -> None:
+def test_every_benchmark_finds_what_it_imports_and_stands_in_the_list(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
     assert callable(load(path.stem).main) and f"benchmarks/{path.name}" in (FOLDER / "README.md").read_text("utf-8")
 
 
