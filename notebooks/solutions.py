@@ -375,3 +375,113 @@ def check_a2_2(n_wins: int | None) -> None:
 def solution_a2_2() -> int:
     """14 / 2^9 = 0.027, 14 / 2^8 = 0.055."""
     return 9
+
+
+# -- A1 kernels -----------------------------------------------------------------------------------
+
+
+def check_a1_1(step: Callable[..., tuple[float, float] | None]) -> None:
+    """Check one step of the walk over a row: a running maximum, and a sum relative to it."""
+    import numpy as np
+
+    if step(-np.inf, 0.0, np.zeros(2)) is None:
+        print("A1.1: not tried yet")
+        return
+    rows = [np.array([3.0, 2.0, 1.0, 0.0]), np.array([0.0, 1.0, 2.0, 3.0]), np.array([1000.0, 0.0, 1001.0, 1000.0])]
+    for row in rows:
+        m, s = -np.inf, 0.0
+        with np.errstate(all="ignore"):
+            for start in (0, 2):
+                m, s = step(m, s, row[start : start + 2])
+        assert m == row.max(), f"m is {m}; after the last block it must be the maximum of the whole row, {row.max()}"
+        assert np.isfinite(s), "s is not finite: subtract the new maximum before exp, also from the old one"
+        wanted = np.exp(row - row.max()).sum()
+        assert abs(s - np.exp(row[2:] - row.max()).sum()) > 1e-9, "the sum of the earlier blocks is lost"
+        assert abs(s - wanted) < 1e-9, f"s is {s:.4g}, expected {wanted:.4g}: rescale the old sum by exp(m - new m)"
+    print("A1.1: right. The walk may meet its maximum anywhere")
+
+
+def solution_a1_1() -> Callable[..., tuple[float, float]]:
+    """The old sum is relative to the old maximum."""
+    import numpy as np
+
+    def step(m: float, s: float, block: Any) -> tuple[float, float]:
+        grown = max(m, block.max())
+        return grown, s * np.exp(m - grown) + np.exp(block - grown).sum()
+
+    return step
+
+
+def check_a1_2(rows: int | None) -> None:
+    """Check how many rows of logits fit into a budget."""
+    if rows is None:
+        print("A1.2: not tried yet")
+        return
+    assert rows != 2**30 // (4 * 128_256), "that is float32; bfloat16 has 2 bytes"
+    assert rows != 10**9 // (2 * 128_256), "that is a gigabyte; a gibibyte has 2^30 bytes"
+    assert rows * 2 * 128_256 <= 2**30, f"{rows} rows take {rows * 2 * 128_256 / 2**30:.2f} GiB"
+    assert rows == 2**30 // (2 * 128_256), "more fit"
+    print("A1.2: right. The library makes the chunks of a batch alike, so it mostly takes fewer")
+
+
+def solution_a1_2() -> int:
+    """2^30 / (2 * 128,256)."""
+    return 4185
+
+
+def check_a1_3(gradient: Callable[..., Any]) -> None:
+    """Check the second walk: in numpy first, then as a kernel in Triton's interpreter where there is one."""
+    import numpy as np
+
+    row, target, g = np.array([1.0, 3.0, 2.0, -1.0]), 2, -1.5
+    total = np.log(np.exp(row).sum())
+    found = gradient(np, row, np.arange(4), target, g, total)
+    if found is None:
+        print("A1.3: not tried yet")
+        return
+    p = np.exp(row - total)
+    wanted = g * ((np.arange(4) == target) - p)
+    assert not np.allclose(found, -wanted), "the sign is turned round: d log p / d z_j is 1 at the target, minus p_j"
+    assert not np.allclose(found, wanted / g), "g is missing: log p is not the loss yet"
+    assert not np.allclose(found, -g * p), "the target is missing: add g in its column"
+    assert np.allclose(found, wanted), f"expected {wanted.round(3)}, found {np.round(found, 3)}"
+    print("A1.3: right in numpy")
+    _in_triton(gradient, row, target, g, total, wanted)
+
+
+def _in_triton(gradient: Callable[..., Any], row: Any, target: int, g: float, total: float, wanted: Any) -> None:
+    """Run the gradient of an exercise as a kernel; say so where there is no Triton."""
+    import importlib.util
+    import os
+
+    if importlib.util.find_spec("triton") is None or not os.environ.get("TRITON_INTERPRET"):
+        print("A1.3: expected Triton and TRITON_INTERPRET=1 to run it as a kernel, found none; `pip install triton`")
+        return
+    global tl, tried  # Triton rewrites a kernel: it sees the names of this module, not those of a function
+    import numpy as np
+    import torch
+    import triton
+    import triton.language as tl
+
+    tried = gradient
+    made, given = torch.zeros(len(row)), torch.tensor(row, dtype=torch.float32)
+    triton.jit(_second_walk)[(1,)](given, made, len(row), target, g, total, BLOCK=8)
+    assert np.allclose(made.numpy(), wanted, atol=1e-5), f"as a kernel it gives {made.numpy().round(3)}"
+    print("A1.3: right as a Triton kernel, too")
+
+
+def _second_walk(z_ptr, out_ptr, n, target, g, total, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202, F821, N803
+    """Write the gradient of one row of n logits; the body of a kernel."""
+    columns = tl.arange(0, BLOCK)
+    z = tl.load(z_ptr + columns, mask=columns < n, other=0.0)
+    tl.store(out_ptr + columns, tried(tl, z, columns, target, g, total), mask=columns < n)
+
+
+def solution_a1_3() -> Callable[..., Any]:
+    """The softmax times -g, and g more in the target's column."""
+
+    def gradient(tl: Any, z: Any, columns: Any, target: int, g: float, log_total: float) -> Any:
+        rest = -g * tl.exp(z - log_total)
+        return tl.where(columns == target, rest + g, rest)
+
+    return gradient

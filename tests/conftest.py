@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -16,11 +17,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach the network
 
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: kernels run without a GPU
+
 settings.register_profile("workbook", deadline=None, derandomize=True)  # shared cores: time says nothing
 settings.load_profile("workbook")
 
 VARIABLE = "ZEROSEARCH_SHARED_DATA"
-_NO_DATA, _NO_BROWSER = "real data: expected", "expected a Chromium"  # how reasons for skipping begin
+# How reasons for skipping begin.
+_NO_DATA, _NO_BROWSER, _NO_TRITON = "real data: expected", "expected a Chromium", "expected triton"
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +60,19 @@ def shared_data(_shared_data_folder: Path | None) -> Path:
 
 
 @pytest.fixture(scope="session")
+def triton() -> None:
+    """Triton, of which there are packages for Linux only.
+
+    Where it is missing, a test fails in continuous integration; elsewhere it is skipped and counted.
+    """
+    if importlib.util.find_spec("triton") is None:
+        message = f"{_NO_TRITON}, found none; run `pip install triton`"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
 def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Browser | None]:
     """One browser for all tests, None where the machine has none."""
     program = browsers.find()
@@ -83,10 +101,11 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests had no real data to work on, and how many no browser."""
+    """Say how many tests had no real data to work on, how many no browser or no Triton."""
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]  # of all workers
     for what, needed in (
         (_NO_DATA, f"the real data slices; set {VARIABLE}"),
+        (_NO_TRITON, "Triton; install it with `pip install triton`"),
         (_NO_BROWSER, f"a Chromium; install one, or name it with {browsers.VARIABLE},"),
     ):
         if count := sum(what in reason for reason in reasons):

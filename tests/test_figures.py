@@ -134,7 +134,8 @@ def test_every_figure_function_is_drawn_here():
     helpers = {"WorkbookFigure", "average_scores", "look", "percent", "png_bytes", "save"}
     behaviour = {"efficiency", "outcomes", "pass_curves", "search_calibration"}  # drawn in test_figures_behaviour
     lessons = {"detectable_gap", "resampled_means", "verdict_intervals"}  # in test_figures_lessons
-    assert functions - helpers - behaviour - lessons == set(DRAWN)
+    kernels = {"loss_memory", "loss_times"}  # in test_kernels_appendix
+    assert functions - helpers - behaviour - lessons - kernels == set(DRAWN)
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -18,7 +18,7 @@ import pytest
 from zerosearch import artifacts, profiles
 
 FOLDER = artifacts.notebook_path("00").parent  # $ZEROSEARCH_NOTEBOOKS: to check your own copies
-APPENDICES = ("A2_statistics",)  # belong to no run: no parameters, no stage folder
+APPENDICES = ("A1_kernels", "A2_statistics")  # belong to no run: no parameters, no stage folder
 STAGE = pytest.mark.parametrize("stage", artifacts.STAGES)
 EVERY = pytest.mark.parametrize("name", (*artifacts.NOTEBOOKS.values(), *APPENDICES))
 MAX_LINES = 25

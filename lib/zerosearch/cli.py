@@ -144,6 +144,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "seeds": list(settings.seeds),
         "cores": source.cores,
         "offline": source.offline,
+        "loss": source.loss,
         "grace_seconds": source.grace_seconds,
         "expected_seconds": source.expected_seconds,
         "python": sys.executable,

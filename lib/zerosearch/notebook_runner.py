@@ -28,6 +28,7 @@ from zerosearch import artifacts, files, jobs
 from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
 from zerosearch.interrupts import GO_ON, SIGNALS, Stopped
 from zerosearch.processes import ProcessId, alive
+from zerosearch.stage_parameters import LOSS_VARIABLE
 from zerosearch.temporary import noted_folder
 
 START_TIMEOUT = 120  # seconds that a kernel may take to start on a busy machine
@@ -40,13 +41,17 @@ class NotebookFailed(WorkbookError):
 
 @dataclass(frozen=True)
 class NotebookRun:
-    """One execution.  source: the notebook.  executed: where its copy with outputs goes.  log: live text."""
+    """One execution.  source: the notebook.  executed: where its copy with outputs goes.  log: live text.
+
+    loss: how trainers compute theirs (the profile's line).
+    """
 
     source: Path
     executed: Path
     log: Path
     parameters: Mapping[str, Any]
     offline: bool = True
+    loss: str = "plain"
 
 
 class KernelStop:
@@ -93,7 +98,7 @@ def run_notebook(run: NotebookRun, stop: KernelStop | None = None) -> None:
 
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline)
+    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline, run.loss)
     with noted_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
@@ -159,12 +164,13 @@ def inspect_parameters(source: Path) -> dict[str, str]:
     return {name: str(p["inferred_type_name"]) for name, p in declared.items()}
 
 
-def kernel_environment(threads: int, offline: bool) -> dict[str, str]:
+def kernel_environment(threads: int, offline: bool, loss: str = "plain") -> dict[str, str]:
     """Return the environment variables of a notebook's process."""
     environment = {
         name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
     environment |= {
+        LOSS_VARIABLE: loss,
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -218,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.arm is not None:
         parameters |= {"arm": options.arm, "seed": options.seed}
     source = artifacts.notebook_path(options.stage)
-    run = NotebookRun(source, board.notebook(job), board.log(job), parameters, settings["offline"])
+    run = NotebookRun(source, board.notebook(job), board.log(job), parameters, settings["offline"], settings["loss"])
     if job.name in settings.get("finished", ()) and artifacts.restore(settings["run"], job.stage, job.arm, job.seed):
         board.started(job)
         board.ended(job, "done")

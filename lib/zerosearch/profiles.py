@@ -18,6 +18,7 @@ from zerosearch.errors import ConfigError, did_you_mean, unknown_name
 from zerosearch.stage_parameters import (
     STAGE_CLASSES,
     Common,
+    Loss,
     Positive,
     Stage00,
     Stage01,
@@ -69,7 +70,8 @@ class Needs:
 class Profile:
     """One file of ``profiles/``.  expected_seconds: per stage, on the machine the profile names.
 
-    cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.
+    cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.  loss: how the
+    trainers compute theirs, see ``training.losses``.
     stall_minutes: how long a stage may say nothing before it is called stalled.  grace_seconds: that
     notebooks have for saving when the run is asked to stop.
     """
@@ -81,6 +83,7 @@ class Profile:
     cores: int
     threads: int
     offline: bool
+    loss: Loss
     needs: Needs
     stall_minutes: Positive
     grace_seconds: Positive

@@ -20,6 +20,8 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 EngineKind = Literal["transformers", "vllm"]
+Loss = Literal["plain", "fused"]  # how trainers compute theirs, see ``training.losses``
+LOSS_VARIABLE = "ZEROSEARCH_LOSS"  # tells a notebook which of them its profile says
 RetrieverName = Literal["bm25", "bm25_plain", "serpapi", "wikipedia", "dense"]
 METHODS = (  # ways to use the untrained policy
     "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",

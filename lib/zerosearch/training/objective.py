@@ -34,6 +34,12 @@ class LossTerms:
     n_dropped: int = 0
 
 
+def hidden_states(model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Return the last hidden states (N, H) that predict the trained tokens; arguments as ``token_logprobs``."""
+    states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    return states.reshape(-1, states.shape[-1]).index_select(0, positions)
+
+
 def token_logprobs(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
@@ -49,8 +55,7 @@ def token_logprobs(
     that predicts each target.  targets (N,) int64.  temperature: above 0, the one sampled with.
     Entropies carry no gradient.
     """
-    states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
-    states = states.reshape(-1, states.shape[-1]).index_select(0, positions)
+    states = hidden_states(model, input_ids, positions)
     logits = model.get_output_embeddings()(states).float() / temperature
     scores = torch.log_softmax(logits, dim=-1)
     entropies = None
@@ -93,7 +98,6 @@ def policy_loss(
     the trajectory of each token, as in ``MicroBatch``; None for one trajectory.
     """
     importance = importance_weights(logp, old_logp, torch.zeros_like(logp).long() if rows is None else rows, correction)
-    gaps = (logp - old_logp).detach().abs()
     corrected = correction.kind != "none"
     log_ratio = logp - (logp.detach() if corrected else old_logp)
     ratio = log_ratio.exp()
@@ -107,14 +111,23 @@ def policy_loss(
         kl = kl_estimate(logp, ref_logp)
         per_token = per_token + kl_weight * kl
         kl_sum = float(kl.detach().sum())
-    terms = LossTerms(
-        n_tokens=len(logp),
-        kl_sum=kl_sum,
-        n_clipped=int((clipped < unclipped).sum()),
-        gap_sum=float(gaps.sum()),
-        gaps=tuple(gaps.tolist()),
-        weight_sum=float(importance.sum()),
-        weight_square_sum=float(importance.square().sum()),
+    n_clipped = int((clipped < unclipped).sum())
+    terms = loss_terms(logp.detach(), old_logp, importance, corrected=corrected, kl_sum=kl_sum, n_clipped=n_clipped)
+    return (weights * per_token).sum(), terms
+
+
+def loss_terms(
+    logp: torch.Tensor, old_logp: torch.Tensor, importance: torch.Tensor, *, corrected: bool, kl_sum: float,
+    n_clipped: int,
+) -> LossTerms:
+    """Return the terms of a loss over N tokens from what is known of each.
+
+    logp, old_logp (N,): now and when sampled, nats, detached.  importance (N,): see ``importance_weights``.
+    corrected: whether the loss was multiplied by it.  kl_sum, n_clipped: as in ``LossTerms``.
+    """
+    gaps = (logp - old_logp).abs()
+    return LossTerms(
+        n_tokens=len(logp), kl_sum=kl_sum, n_clipped=n_clipped, gap_sum=float(gaps.sum()), gaps=tuple(gaps.tolist()),
+        weight_sum=float(importance.sum()), weight_square_sum=float(importance.square().sum()),
         n_dropped=int((importance == 0).sum()) if corrected else 0,
     )
-    return (weights * per_token).sum(), terms

@@ -37,6 +37,7 @@ from zerosearch.training import checkpoints
 from zerosearch.training.asking import Asking
 from zerosearch.training.batching import MicroBatch, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
+from zerosearch.training.losses import chosen_loss, fused_cross_entropy
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.policy_rl import CHECKPOINTS, PolicyRun, check_questions, run_fingerprint, training_engine
 from zerosearch.training.policy_trainer import (
@@ -66,6 +67,7 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
         settings: RLSettings, folder: Path, probe: Callable[[int], ScoredBatch],
         on_step: Callable[[StepReport], None], fingerprint: Mapping[str, Any] | None = None,
     ):
+        settings = replace(settings, loss=chosen_loss(settings.loss))
         self.lessons, self.settings, self.probe = lessons, settings, probe
         self.on_step, self.fingerprint = on_step, dict(fingerprint or {})
         self.training_seconds = self._entropy_sum = 0.0
@@ -103,9 +105,14 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Return the weighted -log-probability of a micro-batch's trained tokens, nats."""
-        logp, entropies = token_logprobs(model, inputs.input_ids, inputs.positions, inputs.targets, with_entropy=True)
+        where = (inputs.input_ids, inputs.positions, inputs.targets)
+        if self.settings.loss == "fused":
+            loss, _, entropies = fused_cross_entropy(model, *where, inputs.weights)
+        else:
+            logp, entropies = token_logprobs(model, *where, with_entropy=True)
+            loss = -(inputs.weights * logp).sum()
         self._entropy_sum += float(entropies.sum())
-        return -(inputs.weights * logp).sum()
+        return loss
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: transformers estimates them from batches of another form."""

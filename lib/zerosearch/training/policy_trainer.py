@@ -7,7 +7,7 @@ questions into groups, random state, saving and resuming.  What is replaced, and
   the data set carry the record's index, so nothing is looked up by text (questions may repeat).
 - ``_prepare_inputs`` / ``training_step``: one generation batch is one optimiser step, taken in
   micro-batches of similar length.  A checkpoint can therefore never fall inside a generation batch.
-- ``compute_loss``: log-probabilities of policy tokens alone, see ``objective``.
+- ``compute_loss``: log-probabilities of policy tokens alone, see ``objective`` and ``losses``.
 - the reference model: a frozen copy of the policy as it was handed in, not one loaded by name.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
@@ -33,7 +33,8 @@ from zerosearch.training.advantages import group_advantages
 from zerosearch.training.batching import MicroBatch, Normalisation, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.correction import Correction
-from zerosearch.training.objective import LossTerms, policy_loss, token_logprobs
+from zerosearch.training.losses import chosen_loss, micro_batch_loss
+from zerosearch.training.objective import LossTerms
 from zerosearch.training.step_metrics import rollout_metrics, update_metrics
 
 
@@ -48,6 +49,7 @@ class RLSettings:
     save_every: steps between checkpoints.  max_grad_norm: gradient clip.  micro_batch_tokens: most
     padded tokens per forward pass; changes speed and memory, not the loss.
     kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
+    loss: see ``losses``; empty for what the profile says.
     """
 
     steps: int
@@ -66,6 +68,7 @@ class RLSettings:
     micro_batch_tokens: int = 4096
     kept_per_step: int = 16
     correction: Correction = Correction()
+    loss: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         temperature: float = 1.0,
         fingerprint: Mapping[str, Any] | None = None,
     ):
+        settings = replace(settings, loss=chosen_loss(settings.loss))
         self.questions, self.settings, self.reference = tuple(questions), settings, reference
         self.roll_out, self.on_step, self.fingerprint = roll_out, on_step, dict(fingerprint or {})
         self.sampling_temperature = temperature
@@ -228,19 +232,12 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Return the loss of one micro-batch, weighted so that all of them sum to the batch's loss."""
-        where = (inputs.input_ids, inputs.positions, inputs.targets, self.sampling_temperature)
-        ref_logp = None
-        if self.reference is not None:
-            with torch.no_grad():
-                ref_logp, _ = token_logprobs(self.reference, *where)
-        logp, entropies = token_logprobs(model, *where, with_entropy=True)
-        loss, terms = policy_loss(
-            logp, inputs.old_logp, inputs.advantages, inputs.weights,
-            clip=self.settings.clip, ref_logp=ref_logp, kl_weight=self.settings.kl_weight,
-            correction=self.settings.correction, rows=inputs.rows,
+        loss, terms, entropy = micro_batch_loss(
+            model, self.reference, inputs, clip=self.settings.clip, kl_weight=self.settings.kl_weight,
+            temperature=self.sampling_temperature, loss=self.settings.loss, correction=self.settings.correction,
         )
         self._terms.append(terms)
-        self._entropy_sum += float(entropies.sum())
+        self._entropy_sum += entropy
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:

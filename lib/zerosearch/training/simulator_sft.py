@@ -26,8 +26,9 @@ from zerosearch.artifacts import Stage
 from zerosearch.errors import WorkbookError
 from zerosearch.ledger import step_unit
 from zerosearch.prompts import Prompts
-from zerosearch.training import checkpoints
+from zerosearch.training import checkpoints, losses
 from zerosearch.training.checkpoints import MarkedCheckpoints
+from zerosearch.training.losses import chosen_loss, fused_cross_entropy
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.renaming import SimulatorExample
 from zerosearch.training.simulator_data import Lesson, batched, collate, encode, lesson_plan
@@ -42,7 +43,7 @@ class SFTSettings:
     steps: optimiser steps of batch_size examples.  learning_rate: peak; rises over warmup_share of the
     steps, then falls along a cosine to 0.  golden_weight: weight in the loss of tokens of the golden
     answer, against 1.  rename_share: share of examples under new names.  max_length: tokens of prompt
-    and passages.  save_every: steps between checkpoints.
+    and passages.  save_every: steps between checkpoints.  loss: see ``losses``; empty for what the profile says.
     """
 
     steps: int
@@ -55,6 +56,7 @@ class SFTSettings:
     warmup_share: float = 0.05
     max_grad_norm: float = 1.0
     save_every: int = 100
+    loss: str = ""
 
 
 def weighted_nll(logp: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -89,7 +91,7 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson],
         settings: SFTSettings, folder: Path, on_step: Any, fingerprint: Mapping[str, Any] | None = None,
     ):
-        self.on_step, self.fingerprint = on_step, dict(fingerprint or {})
+        self.on_step, self.fingerprint, self.loss = on_step, dict(fingerprint or {}), chosen_loss(settings.loss)
         rows = Dataset.from_list([asdict(lesson) for lesson in lessons])
         super().__init__(
             model=model, args=sft_arguments(settings, folder), processing_class=tokenizer, train_dataset=rows,
@@ -102,14 +104,18 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Return the weighted loss of one batch (see ``collate``); counts go to the log."""
-        logp, _ = token_logprobs(
-            self.accelerator.unwrap_model(model), inputs["input_ids"], inputs["positions"], inputs["targets"]
-        )
-        golden = inputs["weights"] != 1.0
+        weights, model = inputs["weights"], self.accelerator.unwrap_model(model)
+        where = (inputs["input_ids"], inputs["positions"], inputs["targets"])
+        if self.loss == "fused":
+            loss, logp, _ = fused_cross_entropy(model, *where, weights / weights.sum())
+        else:
+            logp, _ = token_logprobs(model, *where)
+            loss = weighted_nll(logp, weights)
+        golden = weights != 1.0
         self._metrics["train"]["nll"].append(-logp.detach().mean().item())
         if golden.any():
             self._metrics["train"]["nll_golden"].append(-logp.detach()[golden].mean().item())
-        return weighted_nll(logp, inputs["weights"])
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Hand each step's numbers to ``on_step``."""
@@ -139,7 +145,8 @@ def tune_simulator(
     checkpoints.require_base(model)
     lessons = make_lessons(examples, prompts, settings)
     fingerprint = {
-        "settings": {k: v for k, v in asdict(settings).items() if k != "save_every"},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("save_every", "loss")},
+        **losses.fingerprint(settings.loss),
         "lessons": hashlib.sha256(repr([le.input_ids for le in lessons]).encode()).hexdigest(),
         "identity": dict(identity or {}),
     }
