@@ -67,6 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "published_costs",
         "published",
         "prices",
+        "planning",
         "comparing",
         "reference",
         "readme_tables",
