@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "progress",
         "environment",
         "artifacts",
+        "layouts",
         "stage_parameters",
         "profiles",
         "notebook_files",
