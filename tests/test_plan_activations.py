@@ -195,6 +195,3 @@ def test_less_is_less() -> None:
 
     assert peak(checkpointing=True) < peak() and peak(fused=True) < peak() and peak(arithmetic="bf16") < peak()
     assert peak(tokens=4096) < peak() and peak(trained=100) < peak()
-    # A gibibyte of bfloat16 logits at most, where plain torch has 16 bytes for each of 2,867 x 151,936.
-    kept = {"checkpointing": True, "arithmetic": "bf16"}
-    assert peak(**kept) - peak(fused=True, **kept) > 2867 * 151_936 * 16 - 2**30 - 4 * shape.embedding - 1
