@@ -67,6 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "spending",
         "published_costs",
         "published",
+        "published_rows",
         "prices",
         "planning",
         "comparing",

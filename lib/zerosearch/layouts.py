@@ -6,12 +6,13 @@ float32, every parameter trained, which is what two CPU cores want.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
+READ: frozenset[str] = frozenset()  # names of Layout that the trainers read; another value of the others is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Layout:
     micro_batch_tokens: most tokens of one forward and backward pass in stage 03.  sft_rows: texts of one pass in stage
     02, 0 for the whole batch.  policy_gpus: that train.  sharding: what of the trained model is spread over them
     (arXiv 1910.02054): optimiser, and gradients, and weights; ``fsdp`` is torch's way to do the last.
-    simulator_gpus: of its own, 0 where it shares the policy's.  sleep: a simulator and an engine that share the
+    simulator_gpus: of its own, 0 where it shares the policy's; stage 02 trains on all cards.  sleep: a simulator and an engine that share the
     policy's GPUs leave them during the update.
     """
 
@@ -37,3 +38,10 @@ class Layout:
     sharding: Sharding = "none"
     simulator_gpus: Annotated[int, Field(ge=0)] = 0
     sleep: bool = False
+
+
+def unread(layout: Layout) -> list[str]:
+    """Return the names whose values differ from the defaults and that no trainer reads."""
+    plain = Layout()
+    names = (field.name for field in fields(Layout))
+    return [name for name in names if name not in READ and getattr(layout, name) != getattr(plain, name)]

@@ -20,21 +20,22 @@ TUNING_GPUS = "stage 02 trains on all cards of the run"
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Sizes of the models of a run by stage and parameter, and the names of those whose sizes are not known here."""
+    """The models of a run by place (stage and parameter): names, sizes, and names whose sizes are not known here."""
 
+    names: Mapping[str, str]
     shapes: Mapping[str, Shape]
     unknown: tuple[str, ...]
 
 
 def models(settings: Settings) -> Models:
     """Return the sizes of the models that stages 01 to 04 name; simulators only where an arm asks one here."""
-    names = {"01.policy_model": settings.stage("01")["policy_model"], "03.policy_model": settings.stage("03")["policy_model"],
-             "04.policy_model": settings.stage("04")["policy_model"], "02.simulator_model": settings.stage("02")["simulator_model"]}
+    places = ("01.policy_model", "02.simulator_model", "03.policy_model", "04.policy_model")
+    names = {place: str(settings.stage(place[:2])[place[3:]]) for place in places}
     if simulator_here(settings):
         names["03.simulator_model"] = _searched(settings)
     found = {place: shape_of(name) for place, name in names.items()}
     unknown = sorted({names[place] for place, shape in found.items() if shape is None})
-    return Models({place: shape for place, shape in found.items() if shape is not None}, tuple(unknown))
+    return Models(names, {place: shape for place, shape in found.items() if shape is not None}, tuple(unknown))
 
 
 def simulator_here(settings: Settings) -> bool:

@@ -92,7 +92,8 @@ class Workload:
 
     collected, trained, evaluated: trajectories of stages 01, 03 (of one arm and seed) and 04.  collect, train,
     evaluate: what one of them is.  jobs: arms and seeds of stage 03.  simulated: those of them that ask a simulator.
-    lessons: texts of stage 02.  paid: stage -> searches of engines that bill.  judged: passages for a paid judge.
+    lessons: texts of stage 02.  paid: stage -> searches of engines that bill.  judged: searches whose
+    passages a model on a server labels.
     """
 
     collected: int
@@ -123,7 +124,7 @@ def workload(settings: Settings) -> Workload:
     evaluated = methods * (_questions(values["00"], four, settings) + _conditions(four))
     bills = {"01": collected * collect.searches, "04": evaluated * evaluate.searches}
     paid = {stage: count for stage, count in bills.items() if values[stage]["retriever"] == "serpapi"}
-    judged = collected * collect.searches * one["passages_per_query"] if one["judge_url"] else 0.0
+    judged = collected * collect.searches if one["judge_url"] else 0.0
     return Workload(
         collected, three["steps"] * three["questions_per_step"] * three["group_size"], evaluated, collect, train,
         evaluate, jobs, sum(arm.simulated for arm in arms) * len(settings.seeds),
