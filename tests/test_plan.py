@@ -193,7 +193,8 @@ def test_refusals_say_what_was_expected_found_and_fits(monkeypatch: pytest.Monke
     monkeypatch.setattr(machines, "found_cards", lambda: [("tiny", 1.0)])
     assert "nothing smaller that was tried fits" in fit.problems(settings, STAGES, 64.0)[0]
     assert fit.problems(load("laptop"), STAGES, 4.0) == []
-    assert "found 0.9" in fit.problems(load("laptop"), STAGES, 0.9)[0]
+    assert "found 1.1" in (small := fit.problems(load("laptop"), STAGES, 1.1)[0]) and "03.questions_per_step" in small
+    assert "layout" not in small and "nothing smaller" in fit.problems(load("laptop"), STAGES, 0.5)[0]
     assert fit.problems(load("laptop"), ("00", "05"), 0.1) == []  # stages without models
 
 
@@ -215,7 +216,7 @@ def test_a_run_does_not_pass_over_its_layout() -> None:
 def test_every_published_row_can_be_planned_on_its_node(tmp_path: Path) -> None:
     node = profiles.read_profile("a100_node")
     for name, row in published_rows.rows().items():
-        settings = profiles.load("a100_node", published_rows.overrides(name, node))
+        settings = profiles.load("a100_node", published_rows.overrides(name, node), arms=["zerosearch"])
         three = settings.stage("03")
         assert three["policy_model"] == row["policy"] == settings.stage("04")["policy_model"]
         assert (three["noise_start"], three["noise_end"]) == tuple(row["noise"])

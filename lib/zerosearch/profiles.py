@@ -7,6 +7,7 @@ parameters of every stage.  Nothing else in the library reads these files.
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Sequence, get_type_hints
 
@@ -337,7 +338,8 @@ def _checked(stage: str, name: str, value: Any, where: str, *, as_text: bool) ->
         raise ConfigError(f"{where}: expected {wanted}: {message}; found {value!r:.60}{hint}") from None
 
 
-def _hints(stage: str) -> dict[str, Any]:
+@lru_cache(maxsize=None)
+def _hints(stage: str) -> Mapping[str, Any]:
     return get_type_hints(_holder(stage), include_extras=True)
 
 

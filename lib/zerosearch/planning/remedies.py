@@ -62,13 +62,17 @@ def _loosened(settings: Settings, changes: Changes, fits: Fits) -> Changes:
 def _steps(settings: Settings, gpus: int) -> Iterator[Changes]:
     """Yield changes to be added one after the other; later ones replace earlier ones of the same name."""
     layout = settings.layout
+    if not settings.source.needs.gpus:  # a layout is for GPUs
+        yield from _batches(settings)
+        yield from _shorter_steps(settings)
+        return
     if not layout.gradient_checkpointing:
         yield {f"{LAYOUT}.gradient_checkpointing": True}
     if not layout.sleep and not layout.simulator_gpus:
         yield {f"{LAYOUT}.sleep": True}
     yield from _engines(settings)
     yield from _batches(settings)
-    if layout.precision == "float32" and settings.source.needs.gpus:
+    if layout.precision == "float32":
         yield {f"{LAYOUT}.precision": "bf16"}
     yield from _cards(settings, gpus)
     if not layout.lora_rank:
@@ -78,10 +82,10 @@ def _steps(settings: Settings, gpus: int) -> Iterator[Changes]:
 
 
 def _engines(settings: Settings) -> Iterator[Changes]:
-    """Yield an engine whose cache is paged, where a GPU is asked for and the notebooks take one."""
+    """Yield an engine whose cache is paged, where the notebooks take one."""
     names = ("01.engine", "03.rollout_engine", "04.engine")
     ours = [name for name in names if settings.stages[name[:2]].get(name[3:]) == "transformers"]
-    if ours and settings.source.needs.gpus:
+    if ours:
         yield dict.fromkeys(ours, "vllm")
 
 
@@ -95,11 +99,11 @@ def _batches(settings: Settings) -> Iterator[Changes]:
 
 def _batch_sizes(settings: Settings) -> dict[str, int]:
     """Return what may be computed in smaller pieces, name as in --set -> size; results do not depend on it."""
-    return {
-        "01.batch_size": settings.stage("01")["batch_size"], "04.batch_size": settings.stage("04")["batch_size"],
-        f"{LAYOUT}.sft_rows": settings.layout.sft_rows or settings.stage("02")["batch_size"],
-        f"{LAYOUT}.micro_batch_tokens": settings.layout.micro_batch_tokens,
-    }
+    found = {f"{stage}.batch_size": settings.stage(stage)["batch_size"] for stage in ("01", "04")}
+    if settings.source.needs.gpus:
+        found[f"{LAYOUT}.sft_rows"] = settings.layout.sft_rows or settings.stage("02")["batch_size"]
+        found[f"{LAYOUT}.micro_batch_tokens"] = settings.layout.micro_batch_tokens
+    return found
 
 
 def _shorter_steps(settings: Settings) -> Iterator[Changes]:
