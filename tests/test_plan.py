@@ -48,14 +48,17 @@ def test_writing_is_bound_by_memory_until_it_is_not() -> None:
     many = effort.Writer(TINY, Layout(), ROUND, rows=8)
     assert many.seconds(0, 1000, 10) == pytest.approx(1000 * (416 * 4 / 8 + 320) / (1e9 * effort.WRITING_SHARE))
     slow = Card("slow", 80.0, 1e-6, 1e-6, 1e6)
-    assert effort.Writer(TINY, Layout(), slow, 1).seconds(0, 1000, 10) == pytest.approx(1000 * 992 / (1e6 * effort.READING_SHARE))
-    assert effort.Writer(TINY, Layout(), ROUND, 1).seconds(1000, 0, 10) == pytest.approx(1000 * 992 / (0.5e12 * effort.READING_SHARE))
+    computed = 1000 * 992 / (1e6 * effort.READING_SHARE)
+    assert effort.Writer(TINY, Layout(), slow, 1).seconds(0, 1000, 10) == pytest.approx(computed)
+    read = 1000 * 992 / (0.5e12 * effort.READING_SHARE)
+    assert effort.Writer(TINY, Layout(), ROUND, 1).seconds(1000, 0, 10) == pytest.approx(read)
 
 
 def test_twice_the_steps_take_twice_the_time() -> None:
     def hours(**overrides: Any) -> dict[str, float]:
         settings = load("a100_node", **overrides)
-        return effort.hours(settings, limits.phases.models(settings).shapes, workload.workload(settings), machines.card("A100-80GB"))
+        sizes = limits.phases.models(settings).shapes
+        return effort.hours(settings, sizes, workload.workload(settings), machines.card("A100-80GB"))
 
     once, twice = hours(), hours(**{"03__steps": "400"})
     assert twice["03"] == pytest.approx(2 * once["03"]) and twice["02"] == once["02"]
@@ -64,7 +67,8 @@ def test_twice_the_steps_take_twice_the_time() -> None:
 
 def test_dollars_by_hand() -> None:
     book = PriceBook.load(artifacts.REPO / "data" / "prices.yaml")
-    settings = load("a100_node", **{"01__judge_url": "http://judge/v1", "01__judge_prompt_usd": "2", "01__judge_generated_usd": "8"})
+    judge = {"01__judge_url": "http://judge/v1", "01__judge_prompt_usd": "2", "01__judge_generated_usd": "8"}
+    settings = load("a100_node", **judge)
     machine = Machine(machines.card("A100-80GB"), 8, False)
     work = workload.workload(settings)
     found = list(money.dollars(settings, {"03": 10.0}, work, machine, book).values())
@@ -122,7 +126,9 @@ def test_machines() -> None:
     ("listed", "found"),
     [("NVIDIA L4, 23034\nNVIDIA H200, 143771\n", [("NVIDIA L4", 22.49), ("NVIDIA H200", 140.4)]), ("No devices\n", [])],
 )
-def test_cards_are_read_from_the_driver(listed: str, found: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_are_read_from_the_driver(
+    listed: str, found: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
     program.chmod(0o755)
@@ -131,8 +137,8 @@ def test_cards_are_read_from_the_driver(listed: str, found: list[Any], tmp_path:
 
 
 def test_every_card_of_the_table_is_known_by_its_name() -> None:
-    names = {"A100-80GB": "NVIDIA A100-SXM4-80GB", "A100-40GB": "NVIDIA A100-SXM4-40GB", "H100-80GB": "NVIDIA H100 80GB HBM3",
-             "H200-141GB": "NVIDIA H200", "H20-96GB": "NVIDIA H20", "L4-24GB": "NVIDIA L4",
+    names = {"A100-80GB": "NVIDIA A100-SXM4-80GB", "A100-40GB": "NVIDIA A100-SXM4-40GB",
+             "H100-80GB": "NVIDIA H100 80GB HBM3", "H200-141GB": "NVIDIA H200", "H20-96GB": "NVIDIA H20", "L4-24GB": "NVIDIA L4",
              "RTX4090-24GB": "NVIDIA GeForce RTX 4090", "L40S-48GB": "NVIDIA L40S"}
     assert set(names) == set(machines.table())
     for key, name in names.items():
@@ -151,7 +157,8 @@ CARDS = [("NVIDIA L4", 22.5), ("NVIDIA A100-SXM4-40GB", 40.0), ("NVIDIA A100-SXM
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card[0])
 @pytest.mark.parametrize("settings", [
-    load(), load("a100_node"), load("a100_node", **{"03__policy_model": "Qwen/Qwen2.5-7B", "04__policy_model": "Qwen/Qwen2.5-7B"}),
+    load(), load("a100_node"),
+    load("a100_node", **{"03__policy_model": "Qwen/Qwen2.5-7B", "04__policy_model": "Qwen/Qwen2.5-7B"}),
     load(layout__lora_rank="0", layout__precision="float32", layout__gradient_checkpointing="false"),
 ], ids=["single", "node", "node 7B", "plain"])
 def test_what_is_proposed_fits_and_nothing_of_it_is_idle(
@@ -199,7 +206,8 @@ def test_refusals_say_what_was_expected_found_and_fits(monkeypatch: pytest.Monke
 
 
 def test_smaller_models_are_of_the_same_kind() -> None:
-    assert remedies.smaller_than("Qwen/Qwen2.5-3B-Instruct") == ["Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"]
+    smaller = ["Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"]
+    assert remedies.smaller_than("Qwen/Qwen2.5-3B-Instruct") == smaller
     assert remedies.smaller_than("meta-llama/Llama-3.2-3B") == ["meta-llama/Llama-3.2-1B"]
     assert remedies.smaller_than("nobody/nothing") == []
 
@@ -207,7 +215,8 @@ def test_smaller_models_are_of_the_same_kind() -> None:
 def test_a_run_does_not_pass_over_its_layout() -> None:
     assert fit.layout_problems(Layout()) == []
     problem = fit.layout_problems(Layout(precision="bf16", sleep=True))[0]
-    assert "found precision=bf16, sleep=True" in problem and "--set layout.precision=float32 --set layout.sleep=false" in problem
+    assert "found precision=bf16, sleep=True" in problem
+    assert "--set layout.precision=float32 --set layout.sleep=false" in problem
 
 
 # --- published rows -------------------------------------------------------------------------------------
@@ -231,7 +240,7 @@ def test_the_rows_are_those_of_the_published_tables() -> None:
     models = {row["policy"].split("/")[1].removesuffix("-Instruct") for row in published_rows.rows().values()}
     assert models == set(published.main_results()["policy"])
     noise = {name: tuple(row["noise"]) for name, row in published_rows.rows().items()}
-    assert noise["qwen2.5-7b"] == (0.0, 0.75) and noise["qwen2.5-3b"] == (0.0, 0.25) and noise["llama-3.2-3b"] == (0.25, 0.5)
+    assert (noise["qwen2.5-7b"], noise["qwen2.5-3b"], noise["llama-3.2-3b"]) == ((0.0, 0.75), (0.0, 0.25), (0.25, 0.5))
 
 
 def test_rows_that_do_not_exist_or_have_no_gpu() -> None:
@@ -275,3 +284,15 @@ def test_a_dry_run_prints_the_plan(outputs: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     assert shown.index("dry run: nothing was started") < shown.index("plan of memory") < shown.index("cost in all")
     assert not (outputs / "smoke").exists()
+
+
+def test_a_run_that_cannot_fit_is_refused(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machines, "found_cards", lambda: [("NVIDIA A100-SXM4-40GB", 40.0)])
+    (tmp_path / "c.jsonl").write_text('{"id": 1, "text": "x"}\n')
+    arguments = ["--profile", "single_gpu", "--run", "never", "--corpus", str(tmp_path / "c.jsonl")]
+    assert cli.main(arguments) == 3
+    error = capsys.readouterr().err
+    assert "expected 68.8 GiB for rollout (stage 03), found 40.0; the nearest that fits: --set 03." in error
+    assert "Traceback" not in error and not (outputs / "never").exists()

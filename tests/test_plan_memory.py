@@ -62,7 +62,7 @@ def test_adapters_by_hand() -> None:
 
 
 def test_caches_by_hand() -> None:
-    """Three rows of 10 tokens on average, 25 at most, 6 read and 5 written at once; 32 bytes of keys and values each."""
+    """Three rows of 10 tokens on average, 25 at most, 6 read and 5 written at once; a token's keys and values: 32 B."""
     talk, layout = Conversations(3, 10, 25, 6, 5), Layout()
     own = memory.own_cache(TINY, talk, layout)
     assert own["KV cache"] == 3 * (10 + 10 + 5) * 32
@@ -132,7 +132,8 @@ def test_the_peaks_that_the_reference_run_had() -> None:
     table = pd.read_csv(artifacts.REPO / "outputs" / "reference" / "laptop" / "stages.csv")
     measured = table.groupby(table["stage"].str[:2])["peak_rss_mib"].agg(["mean", "max"]) / 1024
     found = phases_of("laptop")
-    for stage, names in {"01": ["collect"], "02": ["simulator SFT"], "03": ["rollout", "update"], "04": ["evaluation"]}.items():
+    parts = {"01": ["collect"], "02": ["simulator SFT"], "03": ["rollout", "update"], "04": ["evaluation"]}
+    for stage, names in parts.items():
         expected = max(found[name].gib for name in names)
         assert expected == pytest.approx(measured.loc[stage, "mean"], rel=0.25), stage
 

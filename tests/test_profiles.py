@@ -196,7 +196,8 @@ def test_a_layout_is_read_checked_and_set() -> None:
 
 def test_unknown_keys_of_needs_and_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (profiles.FOLDER / "single_gpu.yaml").read_text("utf-8")
-    (tmp_path / "mine.yaml").write_text(text.replace("gpu: A100-80GB", "gpy: A100-80GB").replace("lora_rank", "lora_rang"))
+    spoilt = text.replace("gpu: A100-80GB", "gpy: A100-80GB").replace("lora_rank", "lora_rang")
+    (tmp_path / "mine.yaml").write_text(spoilt)
     monkeypatch.setattr(profiles, "FOLDER", tmp_path)
     with pytest.raises(ConfigError) as error:
         profiles.read_profile("mine")

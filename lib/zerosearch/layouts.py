@@ -25,8 +25,9 @@ class Layout:
     micro_batch_tokens: most tokens of one forward and backward pass in stage 03.  sft_rows: texts of one pass in stage
     02, 0 for the whole batch.  policy_gpus: that train.  sharding: what of the trained model is spread over them
     (arXiv 1910.02054): optimiser, and gradients, and weights; ``fsdp`` is torch's way to do the last.
-    simulator_gpus: of its own, 0 where it shares the policy's; stage 02 trains on all cards.  sleep: a simulator and an engine that share the
-    policy's GPUs leave them during the update.
+    simulator_gpus: of its own, 0 where it shares the policy's; stage 02 trains on all cards.  sleep: a simulator and
+    an engine that share the policy's GPUs leave them during the update (level 1 of vLLM's sleep mode: weights go to the
+    machine's memory, keys and values are dropped).
     """
 
     precision: Literal["float32", "bf16"] = "float32"

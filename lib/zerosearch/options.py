@@ -111,7 +111,7 @@ def _parser() -> Parser:
         metavar="STAGE.NAME=VALUE",
         help="change one parameter, e.g. 03.learning_rate=1.0e-3 or layout.lora_rank=16 (repeatable; names: --list)",
     )
-    add("--row", type=_name, metavar="NAME", help="settings of a published row, e.g. qwen2.5-7b-instruct (names: --list)")
+    add("--row", type=_name, metavar="NAME", help="a published row's settings, e.g. qwen2.5-7b-instruct (names: --list)")
     add(
         "--questions",
         type=_questions,

@@ -165,7 +165,8 @@ def load(
         try:
             stage, name = _split_key(key)
             where = f"--set {key}={value}"
-            (layout if stage == LAYOUT else stages[stage])[name] = _checked(stage, name, value, where, as_text=isinstance(value, str))
+            chosen = layout if stage == LAYOUT else stages[stage]
+            chosen[name] = _checked(stage, name, value, where, as_text=isinstance(value, str))
         except ConfigError as error:
             problems.append(str(error))
     _raise_all(problems)

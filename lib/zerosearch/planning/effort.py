@@ -73,15 +73,15 @@ def hours(settings: Settings, sizes: Mapping[str, Shape], work: Workload, card: 
     """Return the hours of stages 01 to 04 whose models' sizes are known; all arms and seeds of 03 together."""
     found: dict[str, float] = {}
     if "01.policy_model" in sizes:
-        rows = settings.stage("01")["batch_size"]
-        found["01"] = _talking(Writer(sizes["01.policy_model"], settings.layout, card, rows), work.collect, work.collected)
+        writer = Writer(sizes["01.policy_model"], settings.layout, card, settings.stage("01")["batch_size"])
+        found["01"] = _talking(writer, work.collect, work.collected)
     if "02.simulator_model" in sizes:
         found["02"] = _tuning(settings, sizes["02.simulator_model"], work, card)
     if "03.policy_model" in sizes:
         found["03"] = _training(settings, sizes, work, card)
     if "04.policy_model" in sizes:
-        rows = settings.stage("04")["batch_size"]
-        found["04"] = _talking(Writer(sizes["04.policy_model"], settings.layout, card, rows), work.evaluate, work.evaluated)
+        writer = Writer(sizes["04.policy_model"], settings.layout, card, settings.stage("04")["batch_size"])
+        found["04"] = _talking(writer, work.evaluate, work.evaluated)
     return {stage: seconds / 3600 for stage, seconds in found.items()}
 
 
@@ -112,7 +112,8 @@ def _training(settings: Settings, sizes: Mapping[str, Shape], work: Workload, ca
         own = layout.simulator_gpus or 1
         writer = Writer(simulator, layout, card, min(together, ROWS), own, own)
         asked, searches = lengths(values["policy_model"]).simulator_prompt, work.trained * talk.searches
-        total += work.simulated * writer.seconds(searches * asked, searches * talk.observation, asked + talk.observation)
+        seen = asked + talk.observation
+        total += work.simulated * writer.seconds(searches * asked, searches * talk.observation, seen)
     return total
 
 

@@ -14,7 +14,6 @@ from zerosearch.errors import unknown_name
 from zerosearch.profiles import Needs
 
 TABLE = artifacts.REPO / "data" / "gpus.yaml"
-CPU_GFLOPS = 50.0  # of one core in float32; only the sizes of CPU runs are planned, their time is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,8 @@ class Machine:
         """The cards as shown in a plan."""
         if self.card is None:
             return "no GPU"
-        return f"{self.count} x {self.card.name}, {self.card.gib:g} GiB each" + ("" if self.here else ", as the profile states")
+        stated = "" if self.here else ", as the profile states"
+        return f"{self.count} x {self.card.name}, {self.card.gib:g} GiB each{stated}"
 
 
 @lru_cache(maxsize=1)

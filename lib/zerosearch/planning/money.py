@@ -32,7 +32,8 @@ def dollars(
             total * machine.count * book.each(key, "USD/GPU-hour") if priced else None
         )
     for stage, count in work.paid.items():
-        items[f"searches of stage {stage}, about {count:,.0f}"] = count * search_price(settings.stage(stage)["retriever"], book)
+        engine = settings.stage(stage)["retriever"]
+        items[f"searches of stage {stage}, about {count:,.0f}"] = count * search_price(engine, book)
     if work.judged:
         items[f"judge of stage 01, about {work.judged:,.0f} requests"] = judge_usd(settings, work, book)
     return items

@@ -15,7 +15,6 @@ from zerosearch.profiles import Settings
 from zerosearch.training.arms import ARMS
 
 ROWS = 256  # that our own engine generates at once where a notebook gives no batch size
-TUNING_GPUS = "stage 02 trains on all cards of the run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,8 @@ def _training(settings: Settings, sizes: Mapping[str, Shape], work: Workload) ->
     simulator = sizes.get("03.simulator_model")
     apart = simulator is not None and settings.layout.simulator_gpus > 0
     shared = None if apart else simulator
-    found = [_rollout(settings, sizes["03.policy_model"], shared, work), _update(settings, sizes["03.policy_model"], shared, work)]
+    policy = sizes["03.policy_model"]
+    found = [_rollout(settings, policy, shared, work), _update(settings, policy, shared, work)]
     if simulator is not None and apart:
         found.append(_serving(settings, simulator, work))
     return found

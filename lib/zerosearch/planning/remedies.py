@@ -1,7 +1,8 @@
 """The nearest run that fits: the shortest list of ``--set`` that the plan of a machine can hold.
 
 Tried in an order: first what changes time alone, then what changes rounding, then what trains other weights or learns
-less in a step, then smaller models.  What turns out not to be needed is taken back, so that every option of the answer is necessary.
+less in a step, then smaller models.  What turns out not to be needed is taken back, so that every option of the answer
+is necessary.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from zerosearch.planning.shapes import shape_of, table
 from zerosearch.profiles import LAYOUT, Settings
 
 LORA_RANK = 16  # of the adapters that are proposed; peft's examples and TRL's take 8 to 32
-FOLLOWS = {"03.simulator_model": "02.simulator_model", "04.policy_model": "03.policy_model"}  # name -> what it goes with
+# name -> what it goes with
+FOLLOWS = {"03.simulator_model": "02.simulator_model", "04.policy_model": "03.policy_model"}
 QUESTIONS = "03.questions_per_step"
 Changes = dict[str, Any]  # names as in --set -> value
 Fits = Callable[[Settings], bool]
@@ -123,19 +125,21 @@ def _cards(settings: Settings, gpus: int) -> Iterator[Changes]:
     elif gpus > used:
         yield {f"{LAYOUT}.policy_gpus": layout.policy_gpus + gpus - used, f"{LAYOUT}.sharding": "fsdp"}
     if gpus > 1:
-        yield {f"{LAYOUT}.policy_gpus": gpus - gpus // 2, f"{LAYOUT}.simulator_gpus": gpus // 2, f"{LAYOUT}.sharding": "fsdp"}
+        half = gpus // 2
+        yield {f"{LAYOUT}.policy_gpus": gpus - half, f"{LAYOUT}.simulator_gpus": half, f"{LAYOUT}.sharding": "fsdp"}
 
 
 def _smaller_models(settings: Settings) -> Iterator[Changes]:
     """Yield the next smaller models of the committed table, of the same family; first simulators, then policies."""
-    for names in (("02.simulator_model", "03.simulator_model"), ("03.policy_model", "04.policy_model"), ("01.policy_model",)):
-        model = str(settings.stage(names[0][:2])[names[0][3:]])
+    for leader in ("02.simulator_model", "03.policy_model", "01.policy_model"):
+        names = [leader, *(name for name, other in FOLLOWS.items() if other == leader)]
+        model = str(settings.stage(leader[:2])[leader[3:]])
         for smaller in smaller_than(model):
             yield {name: smaller for name in names}
 
 
 def smaller_than(model: str) -> list[str]:
-    """Return the models of the table that are smaller and of the same maker, the largest first, base or instruct alike."""
+    """Return the smaller models of the table of the same maker, the largest first; base or instruct as this one."""
     own, suffix = shape_of(model), "-Instruct" if model.endswith("-Instruct") else ""
     if own is None:
         return []

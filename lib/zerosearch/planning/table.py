@@ -54,10 +54,15 @@ def _totals(plan: Plan) -> list[str]:
                  "does not fit" if disk_problem(plan) else "fits"])
     rows += [[f"time of stage {stage}", _time(hours), "", ""] for stage, hours in plan.hours.items()]
     rows.append(["time in all", _time(sum(plan.hours.values())), "", ""])
-    rows += [[f"cost of {item}", "no price" if usd is None else f"{usd:,.2f} USD", "", ""] for item, usd in plan.dollars.items()]
+    rows += [[f"cost of {item}", "no price" if usd is None else _usd(usd), "", ""] for item, usd in plan.dollars.items()]
     known = [usd for usd in plan.dollars.values() if usd is not None]
-    rows.append(["cost in all" + ("" if len(known) == len(plan.dollars) else ", where known"), f"{sum(known):,.2f} USD", "", ""])
+    partly = "" if len(known) == len(plan.dollars) else ", where known"
+    rows.append([f"cost in all{partly}", _usd(sum(known)), "", ""])
     return aligned(rows, left=(0, 3))
+
+
+def _usd(amount: float) -> str:
+    return f"{amount:,.2f} USD"
 
 
 def _time(hours: float) -> str:
@@ -77,8 +82,8 @@ def _notes(plan: Plan) -> list[str]:
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
     """Return rows of cells as lines with columns under each other; left: columns that begin at their left edge."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    shown = [
-        "  ".join(cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
-    return [f"  {line}".rstrip() for line in shown]
+
+    def cell(i: int, text: str) -> str:
+        return text.ljust(widths[i]) if i in left else text.rjust(widths[i])
+
+    return [("  " + "  ".join(cell(i, text) for i, text in enumerate(row))).rstrip() for row in rows]
