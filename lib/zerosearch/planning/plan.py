@@ -1,4 +1,4 @@
-"""The whole plan of a run, and whether the machine can hold it."""
+"""The whole plan of a run, as it is printed by a dry run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from zerosearch.planning.memory import Phase
 from zerosearch.planning.phases import Models
 from zerosearch.prices import PriceBook
 from zerosearch.profiles import Settings
-
 
 
 @dataclass(frozen=True, slots=True)
