@@ -114,9 +114,9 @@ def own_cache(shape: Shape, talk: Conversations, layout: Layout) -> dict[str, in
     """Return the bytes of our own engine besides weights (``engines/transformers_engine.py``).
 
     Keys and values: room for an average conversation and one message of full length in every row, beside what is kept
-    of earlier turns (long conversations are at work when most others have ended).  Working room while new tokens are read: attention scores (rows, heads,
-    new, seen) twice in the model's type and once in float32, with the mask, or the MLP's three tensors; then logits
-    of one token a row, with float32 and float64 copies.
+    of earlier turns (long conversations are at work when most others have ended).  Working room while new tokens are
+    read: attention scores (rows, heads, new, seen) twice in the model's type and once in float32, with the mask, or
+    the MLP's three tensors; then logits of one token a row, with float32 and float64 copies.
     """
     c = BYTES[layout.precision]
     cache = talk.rows * (2 * talk.mean + talk.limit) * shape.kv_token(c)
