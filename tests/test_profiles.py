@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from zerosearch import artifacts, profiles
 from zerosearch.errors import ConfigError, MissingInput
+from zerosearch.layouts import Layout
 from zerosearch.profiles import load
 from zerosearch.stage_parameters import METHODS, STAGE_CLASSES, Common
 from zerosearch.training.arms import ARMS
@@ -72,7 +73,7 @@ def test_published_settings() -> None:
         "kl_weight": 1e-3,
         "clip": 0.2,
         "noise_start": 0.0,
-        "noise_end": 0.5,
+        "noise_end": 0.25,
         "noise_base": 4.0,
         "passages_per_query": 5,
     }
@@ -179,3 +180,29 @@ def test_any_float_that_yaml_and_python_write_arrives(value: float) -> None:
 
 def test_yaml_really_reads_1e_minus_6_as_text() -> None:
     assert yaml.safe_load("1e-6") == "1e-6" and yaml.safe_load("1.0e-6") == 1e-6
+
+
+def test_a_layout_is_read_checked_and_set() -> None:
+    assert load("smoke").layout == load("laptop").layout == Layout()
+    settings = load("single_gpu", {"layout.lora_rank": "8", "layout.sleep": "false"})
+    assert (settings.layout.lora_rank, settings.layout.sleep, settings.layout.precision) == (8, False, "bf16")
+    for key, text, message in (
+        ("layout.lora", "8", "did you mean 'lora_rank'"),
+        ("layout.lora_rank", "-1", "greater than or equal to 0"),
+        ("layout.sharding", "all", "found 'all'"),
+        ("layout.sleep", "maybe", "expected bool"),
+        ("layouts.sleep", "true", "did you mean 'layout'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load("single_gpu", {key: text})
+
+
+def test_unknown_keys_of_needs_and_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (profiles.FOLDER / "single_gpu.yaml").read_text("utf-8")
+    spoilt = text.replace("gpu: A100-80GB", "gpy: A100-80GB").replace("lora_rank", "lora_rang")
+    (tmp_path / "mine.yaml").write_text(spoilt)
+    monkeypatch.setattr(profiles, "FOLDER", tmp_path)
+    with pytest.raises(ConfigError) as error:
+        profiles.read_profile("mine")
+    assert "needs: key" in str(error.value) and "did you mean 'gpu'" in str(error.value)
+    assert "layout: key" in str(error.value) and "did you mean 'lora_rank'" in str(error.value)

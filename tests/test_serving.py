@@ -29,4 +29,4 @@ def test_on_a_gpu_all_replicas_together_take_their_share(replicas: int, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     options = serving._options(model, 512, replicas)
     share = float(options[options.index("--gpu-memory-utilization") + 1])
-    assert share * replicas == pytest.approx(serving.GPU_SHARE, abs=0.002) and "--enforce-eager" not in options
+    assert share * replicas == pytest.approx(serving.SERVERS_SHARE, abs=0.002) and "--enforce-eager" not in options

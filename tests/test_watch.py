@@ -93,7 +93,7 @@ def test_an_alarm_rings_once_per_crossing() -> None:
 def test_limits_come_from_the_needs_of_a_profile() -> None:
     smoke, node = (watch.Limits.of(profiles.read_profile(name)) for name in ("smoke", "a100_node"))
     assert (smoke.stall_seconds, smoke.disk_warn, smoke.disk_stop, smoke.memory_warn) == (600, 500, 200, 256)
-    assert (node.stall_seconds, node.disk_warn, node.memory_warn) == (1800, 30720, pytest.approx(26214.4))
+    assert (node.stall_seconds, node.disk_warn, node.memory_warn) == (1800, 51200, pytest.approx(26214.4))
 
 
 def test_one_heartbeat_a_minute(at_work: tuple[Watch, Clock, Board, io.StringIO]) -> None:

@@ -15,14 +15,16 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Sequence
 
-from zerosearch import artifacts, checks, commands, console, files, pipeline, profiles, watch
+from zerosearch import artifacts, checks, commands, console, files, pipeline, profiles, published_rows, watch
 from zerosearch.errors import ConfigError, NotReady, did_you_mean, unknown_name
 from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
+from zerosearch.planning import fit
 from zerosearch.plain_text import clean
 from zerosearch.progress import clock
 from zerosearch.question_sets.own import Choice
@@ -76,6 +78,7 @@ def _check(
     problems += checks.server_problems(settings, stages)
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
     too_small = checks.machine_problems(settings.source.needs, folder)
+    too_small += fit.problems(settings, stages, checks.usable_memory_gib())
     warning = checks.memory_warning(settings.source.needs)
     notes += checks.money_notes(settings, stages)
     told = notes + downloads + ([warning] if warning and not too_small else [])
@@ -92,10 +95,11 @@ def _stages_of(selection: pipeline.Selection) -> list[str]:
 def _settings(options: Options) -> profiles.Settings:
     """Return the validated settings of a call; the run is named after its profile unless said otherwise."""
     profile = options.profile or (_profile_of(options.run) if options.verify else None) or "laptop"
+    row = published_rows.overrides(options.row, profiles.read_profile(profile)) if options.row else {}
     settings = profiles.load(
         profile,
-        options.overrides,
-        run=options.run or profile,
+        {**row, **options.overrides},
+        run=options.run or "-".join(filter(None, (profile, options.row))),
         arms=options.arms,
         seeds=options.seeds,
         questions_dir=str(options.questions) if isinstance(options.questions, Path) else "",
@@ -174,7 +178,15 @@ def _dry_run(settings: profiles.Settings, folder: Path, selection: pipeline.Sele
     print(_headline(settings, folder))
     print("\n".join(console.plan_lines(planned, settings.source.expected_seconds)))
     print("dry run: nothing was started")
+    print("\n".join(_plan_lines(settings, folder, selection)))
     return 0
+
+
+def _plan_lines(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> list[str]:
+    """Return what the run is expected to need, against what is here."""
+    from zerosearch.planning import plan, table  # prices come with tables, which no run needs before it starts
+
+    return table.lines(plan.make(settings, folder, checks.usable_memory_gib(), selected=_stages_of(selection)))
 
 
 def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection, command: str) -> int:
@@ -288,6 +300,8 @@ def _list() -> int:
     for stage, notebook in artifacts.NOTEBOOKS.items():
         smoke = profiles.defaults(stage)
         print(f"  {notebook}: {', '.join(f'{name}={smoke[name]}' for name in profiles.settable(stage))}")
+    print(f"  {profiles.LAYOUT}: {', '.join(f'{name}={value}' for name, value in asdict(profiles.Layout()).items())}")
+    print(f"published rows (--row, with --profile a100_node): {', '.join(published_rows.rows())}")
     print("\n".join(["runs (--run, --clean):", *(console.run_states() or ["  none yet"])]))
     return 0
 

@@ -20,6 +20,7 @@ EPILOG = """examples:
   ./run_all.sh --seeds 0,1,2 --arms zerosearch
   ./run_all.sh --profile smoke --run own --questions DIR --corpus FILE
   ./run_all.sh --run real --questions flashrag --corpus FILE --set 00.eval_per_set=500
+  ./run_all.sh --profile a100_node --row llama-3.2-3b --dry-run
   ./run_all.sh --verify                               run, then compare with the committed numbers
 
 A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
@@ -40,6 +41,7 @@ class Options:
     from_stage: str | None
     only: str | None
     overrides: dict[str, str]
+    row: str | None
     questions: Path | str | None  # a folder, or the name of a collection on the hub
     corpus: Path | None
     dry_run: bool
@@ -107,8 +109,9 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="STAGE.NAME=VALUE",
-        help="change one parameter, e.g. 03.learning_rate=1.0e-3 (repeatable; names: --list)",
+        help="change one parameter, e.g. 03.learning_rate=1.0e-3 or layout.lora_rank=16 (repeatable; names: --list)",
     )
+    add("--row", type=_name, metavar="NAME", help="a published row's settings, e.g. qwen2.5-7b-instruct (names: --list)")
     add(
         "--questions",
         type=_questions,
@@ -116,7 +119,7 @@ def _parser() -> Parser:
         help=f"your questions: a folder with <set>.jsonl or the like, or a collection of the hub: {', '.join(SOURCES)}",
     )
     add("--corpus", type=_path, metavar="FILE", help="your passages: id, title, text per line, or another known form")
-    add("--dry-run", action="store_true", help="check everything and show what would run")
+    add("--dry-run", action="store_true", help="check everything; show what would run and what it needs")
     add(
         "--verify",
         action="store_true",

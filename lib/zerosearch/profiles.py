@@ -6,7 +6,8 @@ parameters of every stage.  Nothing else in the library reads these files.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Sequence, get_args, get_type_hints
 
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from zerosearch import artifacts
 from zerosearch.errors import ConfigError, did_you_mean, unknown_name
+from zerosearch.layouts import Layout
 from zerosearch.stage_parameters import (
     STAGE_CLASSES,
     Common,
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 FOLDER = artifacts.REPO / "profiles"
+LAYOUT = "layout"  # block of a profile, and what stands in the place of a stage in --set
 # Parameters that options of the command line set: they stand in no profile and take no --set.
 _OPTIONS = {
     "run": "--run",
@@ -58,12 +61,16 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Needs:
-    """What a machine must have: memory and free disk in GiB, GPUs; minutes: how long it takes there."""
+    """What a machine must have: memory and free disk in GiB, GPUs; minutes: how long it takes there.
+
+    gpu: the card that the numbers of the profile are made for, a name of ``data/gpus.yaml``.
+    """
 
     memory_gib: float
     disk_gib: float
     gpus: int
     minutes: float
+    gpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Profile:
     cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.  loss: how the
     trainers compute theirs, see ``training.losses``.
     stall_minutes: how long a stage may say nothing before it is called stalled.  grace_seconds: that
-    notebooks have for saving when the run is asked to stop.
+    notebooks have for saving when the run is asked to stop.  layout: how models lie on GPUs, see ``layouts``.
     """
 
     name: str
@@ -89,11 +96,15 @@ class Profile:
     grace_seconds: Positive
     expected_seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
+    layout: Layout = Layout()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run needs to know, validated.  stages: the values of each stage's own parameters."""
+    """Everything a run needs to know, validated.  stages: the values of each stage's own parameters.
+
+    layout: how models lie on GPUs, overrides included.
+    """
 
     profile: str
     arms: tuple[str, ...]
@@ -101,6 +112,7 @@ class Settings:
     source: Profile
     run: str = "notebook"
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layout: Layout = Layout()
 
     def stage(self, stage: str, arm: str | None = None, seed: int | None = None) -> dict[str, Any]:
         """Return all parameters of a stage's notebook, in the order of its parameters cell.
@@ -150,12 +162,14 @@ def load(
     """
     source = read_profile(profile)
     stages = {stage: dict(values) for stage, values in source.stages.items()}
+    layout: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in (overrides or {}).items():
         try:
             stage, name = _split_key(key)
             where = f"--set {key}={value}"
-            stages[stage][name] = _checked(stage, name, value, where, as_text=isinstance(value, str))
+            chosen = layout if stage == LAYOUT else stages[stage]
+            chosen[name] = _checked(stage, name, value, where, as_text=isinstance(value, str))
         except ConfigError as error:
             problems.append(str(error))
     _raise_all(problems)
@@ -164,7 +178,8 @@ def load(
     if corpus_file:
         stages["00"]["corpus_file"] = corpus_file
     chosen_seeds = source.seeds if seeds is None else seeds
-    return Settings(profile, tuple(arms or source.arms), tuple(chosen_seeds), source, run, stages)
+    chosen_layout = replace(source.layout, **layout)
+    return Settings(profile, tuple(arms or source.arms), tuple(chosen_seeds), source, run, stages, chosen_layout)
 
 
 def read_profile(name: str) -> Profile:
@@ -230,8 +245,14 @@ class _OnceEach(yaml.SafeLoader):
 def _key_problems(content: Mapping[Any, Any]) -> list[str]:
     """Return what is wrong with the keys of a profile: unknown ones with the nearest, absent ones."""
     wanted = [f.name for f in fields(Profile) if f.name != "name"]
+    needed = [f.name for f in fields(Profile) if f.name != "name" and f.default is MISSING]
     problems = [str(unknown_name("key", str(key), wanted)) for key in content if key not in wanted]
-    return problems + [f"expected the key {key!r}, found none; add it" for key in wanted if key not in content]
+    for block, kind in (("needs", Needs), (LAYOUT, Layout)):
+        names = [f.name for f in fields(kind)]
+        inner = content.get(block)
+        keys = inner if isinstance(inner, dict) else ()
+        problems += [str(unknown_name(f"{block}: key", str(key), names)) for key in keys if key not in names]
+    return problems + [f"expected the key {key!r}, found none; add it" for key in needed if key not in content]
 
 
 def _type_problems(content: Mapping[str, Any]) -> list[str]:
@@ -292,8 +313,12 @@ def _split_key(key: str) -> tuple[str, str]:
     stage, dot, name = key.partition(".")
     if not dot:
         raise ConfigError(f"--set: expected STAGE.NAME=VALUE such as 03.learning_rate=1.0e-3, found {key!r}")
+    if stage == LAYOUT:
+        if name not in (names := tuple(f.name for f in fields(Layout))):
+            raise unknown_name(f"--set: name of {LAYOUT}", name, names)
+        return stage, name
     if stage not in STAGE_CLASSES:
-        raise unknown_name("--set: stage", stage, tuple(STAGE_CLASSES))
+        raise unknown_name("--set: stage", stage, (*STAGE_CLASSES, LAYOUT))
     if name not in settable(stage):
         if name in _OPTIONS or name == "seed":
             raise ConfigError(
@@ -312,7 +337,7 @@ def _checked(stage: str, name: str, value: Any, where: str, *, as_text: bool) ->
         problem = error.errors()[0]
         if problem["type"] == "literal_error":
             raise ConfigError(_not_among(where, value, get_args(_hints(stage)[name]))) from None
-        wanted = type(getattr(STAGE_CLASSES[stage], name)).__name__
+        wanted = type(getattr(_holder(stage)(), name)).__name__
         is_yaml_text = wanted == "float" and isinstance(value, str) and not as_text
         hint = "; in YAML write 1.0e-6, since 1e-6 is a text there" if is_yaml_text else ""
         message = problem["msg"][0].lower() + problem["msg"][1:]
@@ -327,5 +352,11 @@ def _not_among(where: str, value: Any, choices: Sequence[str]) -> str:
     return f"{where}: expected one of {', '.join(named)}{empty}; found {value!r:.60}{near}"
 
 
-def _hints(stage: str) -> dict[str, Any]:
-    return get_type_hints(STAGE_CLASSES[stage], include_extras=True)
+@lru_cache(maxsize=None)
+def _hints(stage: str) -> Mapping[str, Any]:
+    return get_type_hints(_holder(stage), include_extras=True)
+
+
+def _holder(stage: str) -> type[Any]:
+    """Return the class whose fields are the names of a stage, or of the layout."""
+    return Layout if stage == LAYOUT else STAGE_CLASSES[stage]

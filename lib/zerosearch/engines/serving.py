@@ -26,13 +26,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from zerosearch import processes
+from zerosearch.engines.gpu_memory import SERVERS_SHARE
 from zerosearch.engines.served_engine import ServedEngine
 from zerosearch.engines.stopping import end_ids
 from zerosearch.engines.vllm_engine import CPU_BLOCK_TOKENS, CPU_CACHE, CPU_STEP_TOKENS, check_head_size, require_vllm
 from zerosearch.errors import ServerProblem
 
 HOST = "127.0.0.1"
-GPU_SHARE = 0.3  # of a GPU's memory for the servers together: beside them stand the policy's engine and its trainer
 _PORT_TRIES = 3  # another program may take a free port before the server does
 
 
@@ -79,7 +79,7 @@ def _options(model: PreTrainedModel, cache_mib: int, replicas: int = 1) -> list[
         "--logprobs-mode", "processed_logprobs", "--enable-prefix-caching",
     ]
     if torch.cuda.is_available():
-        return [*options, "--gpu-memory-utilization", f"{GPU_SHARE / replicas:.3f}"]
+        return [*options, "--gpu-memory-utilization", f"{SERVERS_SHARE / replicas:.3f}"]
     step = max(CPU_STEP_TOKENS, getattr(model.config, "max_position_embeddings", 0))
     return [
         *options, "--enforce-eager", "--no-enable-chunked-prefill", "--max-num-batched-tokens", str(step),

@@ -29,6 +29,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest
+from zerosearch.engines.gpu_memory import ENGINE_SHARE
 from zerosearch.engines.stopping import StopRule, end_ids
 from zerosearch.environment import vllm_problem
 from zerosearch.errors import BadInput, ConfigError, NotReady
@@ -38,7 +39,7 @@ CPU_BLOCK_TOKENS = 32  # tokens per block of the prefix cache: vLLM's 128 on CPU
 CPU_STEP_TOKENS = 8192  # tokens of one step, at least
 CPU_HEAD_SIZES = frozenset((32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512))  # of vLLM's attention on a CPU
 _GPU_OPTIONS = {  # memory is shared with the model of the trainer, and with a simulator
-    "gpu_memory_utilization": 0.4, "enable_sleep_mode": True,
+    "gpu_memory_utilization": ENGINE_SHARE, "enable_sleep_mode": True,
 }
 # oneDNN keeps compiled code for each number of tokens it has met, 1,024 of them if not told otherwise: about 0.5 GB
 # that fills up over 20,000 trajectories, and brings no speed (scripts/soak_rollouts.py, rollout_throughput.py).
