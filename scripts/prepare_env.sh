@@ -9,7 +9,7 @@
 #   ZEROSEARCH_PYTHON    a Python of 3.11 or later to make .venv with (default: the first one found)
 #   ZEROSEARCH_EXTRAS    more extras of pyproject.toml, e.g. gpu
 #   ZEROSEARCH_PIP_ARGS  more options for pip, e.g. an index with CPU builds: on Linux the default torch
-#                        wheel brings CUDA libraries (about 3 GB to download in all; 0.45 GB with a CPU build)
+#                        wheel brings CUDA libraries (about 3 GB to download in all; 0.65 GB with a CPU build)
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"

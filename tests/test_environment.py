@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from zerosearch import artifacts, environment
@@ -24,7 +25,7 @@ REPO = artifacts.REPO
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SCRIPTS = ("run_all.sh", "run_tests.sh", "scripts/prepare_env.sh", "scripts/sync_notebooks.sh", ".ci/run")
 IMPORT_NAMES = {"yaml": "pyyaml", "Stemmer": "pystemmer", "PIL": "pillow", "IPython": "ipython"}
-OPTIONAL = {"vllm", "triton", "sentence_transformers", "faiss"}  # the extras [gpu] and [dense]
+OPTIONAL = {"vllm", "triton", "sentence_transformers", "faiss"}  # the extras [gpu], [dev] and [dense]
 
 
 def pins() -> dict[str, Requirement]:
@@ -59,7 +60,7 @@ def test_pins_cover_everything_that_is_installed_for_us() -> None:
     missing -= {
         *pins(),
         "pip",
-        *(name for name in missing if name.startswith(("nvidia-", "cuda-", "triton"))),
+        *(name for name in missing if name.startswith(("nvidia-", "cuda-"))),
     }
     assert not missing
 
@@ -79,6 +80,14 @@ def test_ranges_of_the_package_contain_the_pins() -> None:
     for requirement in map(Requirement, listed):
         pin = pins()[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(str(pin.specifier).removeprefix("==")), requirement
+
+
+def test_triton_is_the_one_that_torch_asks_for() -> None:
+    """torch's wheels with CUDA name triton exactly; those for CPUs, and on other systems, do not name it."""
+    named = [r for r in map(Requirement, metadata.requires("torch") or []) if r.name == "triton"]
+    assert all(requirement.specifier == pins()["triton"].specifier for requirement in named)
+    assert pins()["torch"].specifier == SpecifierSet("==2.13.0")  # 2.13.0 asks for 3.7.1: change both together
+    assert pins()["triton"].specifier == SpecifierSet("==3.7.1")
 
 
 def test_every_import_of_the_library_is_a_dependency() -> None:
