@@ -30,7 +30,7 @@ from zerosearch.training.correction import Correction
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.policy_rl import frozen_copy, run_fingerprint
 from zerosearch.training.policy_sft import SupervisedTrainer
-from zerosearch.training.policy_trainer import ScoredBatch
+from zerosearch.training.policy_trainer import PolicyTrainer, ScoredBatch
 from zerosearch.training.simulator_sft import SFTSettings, tune_simulator
 
 TIMELESS = ["loss", "grad_norm", "kl", "entropy", "logprob_gap"]
@@ -120,6 +120,23 @@ def test_every_correction_is_the_same_in_both(
     assert any(terms.n_clipped for terms in all_terms) == (correction.kind == "none")
     assert any(terms.n_dropped for terms in all_terms) == (correction == Correction("sequence", 1.2))
     assert all(terms.n_dropped < terms.n_tokens for terms in all_terms)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_the_trainer_hands_its_correction_on(recorded: list[Trajectory], tmp_path: Path, loss: str) -> None:
+    (batch, *_), wanted = micro_batches(recorded), Correction("token", 1.1)
+    settings = replace(SETTINGS, loss=loss, correction=wanted, kl_weight=0.0)
+    trainer = PolicyTrainer(
+        small_model(), build_tokenizer(), QUESTIONS, settings, tmp_path, lambda slots: ScoredBatch([], 0.0),
+        lambda report: None,
+    )
+    found = [trainer.compute_loss(trainer.model, batch).item()]
+    for correction in (wanted, Correction()):
+        found.append(losses.micro_batch_loss(
+            trainer.model, None, batch, clip=settings.clip, kl_weight=0.0, temperature=1.0, loss=loss,
+            correction=correction,
+        )[0].item())
+    assert found[0] == found[1] != found[2]
 
 
 def test_the_same_supervised_losses_and_gradients(recorded: list[Trajectory], tmp_path: Path) -> None:
@@ -213,6 +230,7 @@ def test_checkpoints_of_one_are_not_continued_by_the_other(monkeypatch: pytest.M
 
     monkeypatch.delenv(LOSS_VARIABLE, raising=False)
     assert made("") == made("plain") != made("fused") and "loss" not in str(sorted(made("plain")))
+    assert "loss" not in made("")["settings"] and made("")["settings"]["correction"] == {"kind": "none", "cap": 2.0}
     monkeypatch.setenv(LOSS_VARIABLE, "fused")
     assert made("") == made("fused")
 
