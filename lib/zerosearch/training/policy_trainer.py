@@ -33,6 +33,7 @@ from zerosearch.training.advantages import group_advantages
 from zerosearch.training.batching import MicroBatch, Normalisation, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.correction import Correction
+from zerosearch.training.health import WatchKind
 from zerosearch.training.objective import LossTerms, policy_loss, token_logprobs
 from zerosearch.training.step_metrics import rollout_metrics, update_metrics
 
@@ -48,6 +49,7 @@ class RLSettings:
     save_every: steps between checkpoints.  max_grad_norm: gradient clip.  micro_batch_tokens: most
     padded tokens per forward pass; changes speed and memory, not the loss.
     kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
+    watch: what a collapse does, see ``health``; changes no number of a step.
     """
 
     steps: int
@@ -66,6 +68,7 @@ class RLSettings:
     micro_batch_tokens: int = 4096
     kept_per_step: int = 16
     correction: Correction = Correction()
+    watch: WatchKind = "off"
 
 
 @dataclass(frozen=True, slots=True)
