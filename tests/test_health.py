@@ -146,7 +146,8 @@ def trainings() -> list[tuple[str, list[dict[str, Any]]]]:
     found = []
     for profile in reference.SHOWN:
         table = pd.read_csv(reference.REFERENCE / profile / "03_rl-metrics.csv")
-        found += [(f"{profile} {arm} {seed}", own.to_dict("records")) for (arm, seed), own in table.groupby(["arm", "seed"])]
+        for (arm, seed), own in table.groupby(["arm", "seed"]):
+            found.append((f"{profile} {arm} {seed}", own.to_dict("records")))
     return found
 
 
@@ -162,6 +163,25 @@ def test_healthy_references_raise_no_alarm_and_have_a_margin() -> None:
     tighter = [nearer(rule) for rule in RULES]
     assert {name: [a.text() for a in began(rows)] for name, rows in runs if began(rows)} == {}
     assert {name: [a.text() for a in began(rows, tighter)] for name, rows in runs if began(rows, tighter)} == {}
+
+
+def test_the_evidence_is_what_the_references_say() -> None:
+    runs = [pd.DataFrame(rows) for _, rows in trainings()]
+    table = pd.concat(runs)
+    rl = table[~table["arm"].isin(["sft", "rejection"])]
+    related = ["entropy", "policy_tokens_mean"]
+    ratios = pd.concat([own[related] / own[related].head(3).mean() for own in runs])
+    found = [  # rule, number in its evidence, the same number from the tables
+        ("kl", "high", "0.86", table["kl"].max()), ("entropy", "low", "0.043", table["entropy"].min()),
+        ("grad_norm", "high", "0.37", rl["grad_norm"].max()), ("grad_norm", "high", "2.65", table["grad_norm"].max()),
+        ("groups_with_spread", "low", "0.09", rl["groups_with_spread"].min()),
+        ("entropy", "high", "1.6", ratios["entropy"].max()),
+        ("policy_tokens_mean", "high", "2.0", ratios["policy_tokens_mean"].max()),
+        ("policy_tokens_mean", "low", "0.55", ratios["policy_tokens_mean"].min()),
+    ]
+    for metric, side, said, number in found:
+        assert said in rule_of(metric, side).evidence and number == pytest.approx(float(said), rel=0.05), metric
+    assert table["logprob_gap"].max() < 4e-7
 
 
 def test_a_reference_with_a_broken_end_does_ring() -> None:
@@ -204,7 +224,7 @@ def test_the_table_of_the_readme_has_a_line_for_every_rule() -> None:
     assert len(lines) == 2 + len(RULES) and len({line.count(" | ") for line in lines[::2]}) == 1
     (line,) = [one for one in lines if one.startswith("| `valid_action_rate`")]
     assert "| at least 0.5, or 0.5 × its first steps where that is less | 3 |" in line
-    assert "`--set 03.learning_rate=` a tenth of it" in line
+    assert "`--set 03.learning_rate=`: a tenth of it" in line
 
 
 def watcher(folder: Path, kind: str) -> Watcher:
@@ -263,11 +283,11 @@ LIMITS = RolloutSettings(max_searches=2, max_turn_tokens=24, max_observation_tok
 def train(folder: Path, settings: RLSettings = SETTINGS, arm: str = "search-r1") -> tuple[FakeStage, pd.DataFrame]:
     torch.set_num_threads(1)
     policy, tokenizer = models.load("micro/llama-base")
+    prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
     stage, chosen = FakeStage(folder), get_arm(arm)
     made = train_arm(
         chosen, [toy_question(i, answer) for i, answer in enumerate(ANSWERS)], policy, tokenizer,
-        ScriptedRetriever() if chosen.searches else NoRetriever(), Prompts.load(models.prompt_template(tokenizer), tokenizer),
-        settings, stage,  # type: ignore[arg-type]
+        ScriptedRetriever() if chosen.searches else NoRetriever(), prompts, settings, stage,  # type: ignore[arg-type]
         curriculum=constant(0.0, settings.steps), rollout_settings=LIMITS,
     )
     return stage, made

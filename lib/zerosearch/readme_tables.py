@@ -1,4 +1,4 @@
-"""The README's tables in Markdown: from the committed results of a run, the model manifest, or the library's own tables.
+"""The README's tables in Markdown: from a run's committed results, the model manifest or the library.
 
 A function takes the folder of a reference run (``outputs/reference/<profile>``), or the manifest of the
 base models, and returns the text between two markers.  A table that a run did not write says so; no number
@@ -179,9 +179,8 @@ def health() -> str:
         "|---|---|---:|---|---|---|",
     ]
     for rule in RULES:
-        option = f"`--set 03.{rule.remedy.option}=`"
-        tried = f"{option}{f'`{rule.remedy.value}`: ' if rule.remedy.value else ' '}{rule.remedy.words}"
-        cells = (f"`{rule.metric}`", rule.healthy(), str(rule.patience), rule.cause, tried, rule.evidence)
+        words = (rule.healthy(), str(rule.patience), rule.cause, rule.remedy.advice(), rule.evidence)
+        cells = (f"`{rule.metric}`", *words)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

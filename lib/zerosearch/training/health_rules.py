@@ -32,6 +32,10 @@ class Remedy:
     least: float = 0.0
     value: str = ""
 
+    def advice(self) -> str:
+        """Return the option in general, for a table."""
+        return f"`--set 03.{self.option}={self.value}`: {self.words}"
+
     def command(self, present: Mapping[str, Any]) -> str:
         """Return what to add to the command.  present: the settings of the run by name."""
         if self.times is None:
@@ -122,7 +126,8 @@ RULES: tuple[Rule, ...] = (  # causes before their consequences: the first that 
     ),
     Rule(
         "grad_norm", "high", 3, "the updates are too large and the policy is thrown about", _SLOWER,
-        "references at most 0.87 in RL and 2.65 in the arm sft; clipped at 1, so that single spikes do no harm", bound=20.0,
+        "references at most 0.37 in RL and 2.65 in the arm sft; clipped at 1, so that single spikes do no harm",
+        bound=20.0,
     ),
     Rule(
         "kl", "high", 3, "the policy has run away from its base: the updates are too large or the KL holds too little",
@@ -131,19 +136,21 @@ RULES: tuple[Rule, ...] = (  # causes before their consequences: the first that 
     Rule(
         "empty_search_rate", "high", 3, "searches come back empty: the engine, the simulator or the queries are broken",
         Remedy("max_observation_tokens", "more room for passages that a simulator writes", times=2.0),
-        "references at most 0.11; elsewhere whole runs passed unnoticed on empty results", bound=0.5,
+        "references at most 0.11 in their kept trajectories; elsewhere whole runs passed unnoticed on empty results",
+        bound=0.5,
     ),
     Rule(
         "valid_action_rate", "low", 3, "the policy no longer closes its tags: the format is forgotten", _SLOWER,
-        "references at least 0.81", bound=0.5, relation="first", share=0.5,
+        "references at least 0.81 in the 16 trajectories a step that they kept", bound=0.5, relation="first", share=0.5,
     ),
     Rule(
         "eos_rate", "low", 3, "messages run into the token limit: endless or repeated text", _SLOWER,
-        "references at least 0.88", bound=0.5, relation="first", share=0.5,
+        "references at least 0.88 in the 16 trajectories a step that they kept", bound=0.5, relation="first", share=0.5,
     ),
     Rule(
         "policy_tokens_mean", "high", 3, "trajectories swell: repeated thoughts or searches that earn nothing", _HOLD,
-        "references at most 2.0 times the first steps, since searches double", bound=-math.inf, relation="first", share=4.0,
+        "references at most 2.0 times the first steps, since searches double",
+        bound=-math.inf, relation="first", share=4.0,
     ),
     Rule(
         "policy_tokens_mean", "low", 5, "trajectories shrink to a bare guess: neither thought nor search pays", _HOLD,
@@ -151,7 +158,8 @@ RULES: tuple[Rule, ...] = (  # causes before their consequences: the first that 
     ),
     Rule(
         "entropy", "low", 3, "the policy always writes the same: the samples of a group are copies, nothing to compare",
-        _HOLD, "references at least 0.043 nats, at 0.9 exact answers", bound=0.005,
+        _HOLD, "references at least 0.043 nats, at 0.9 exact answers; 90 steps of search-r1 stay above 0.02",
+        bound=0.005,
     ),
     Rule(
         "entropy", "high", 3, "the policy has become noise: the updates destroyed what it knew", _SLOWER,

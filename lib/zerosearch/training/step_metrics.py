@@ -59,7 +59,8 @@ METRICS: dict[str, str] = {
 }
 
 UPDATE_COLUMNS = (  # measured by the update
-    "kl", "entropy", "clip_share", "logprob_gap", "logprob_gap_p50", "logprob_gap_p99", "effective_share", "dropped_share",
+    "kl", "entropy", "clip_share", "logprob_gap", "logprob_gap_p50", "logprob_gap_p99", "effective_share",
+    "dropped_share",
 )
 
 
