@@ -57,6 +57,7 @@ max_observation_tokens: int = 160  # tokens of retrieved text per turn (publishe
 save_every: int = 15  # steps between checkpoints
 share_passages_in_group: bool = False  # identical simulator requests of a group are sent once
 correction: str = "none"  # of differences between sampler and trainer: none, token or sequence
+watch: str = "stop"  # what a collapse of the training does: stop, warn (only say it) or off
 rollout_engine: str = "transformers"  # what writes the trajectories: transformers, or on a GPU vllm
 
 # %%
@@ -78,7 +79,7 @@ from zerosearch.retrievers import corpus
 from zerosearch.rollout import RolloutSettings, rollout
 from zerosearch.scoring import f1
 from zerosearch.stage_parameters import Stage03
-from zerosearch.training import arm_setup, arm_training, arms, asking, objective, policy_rl
+from zerosearch.training import arm_setup, arm_training, arms, asking, health, objective, policy_rl
 from zerosearch.training.advantages import group_advantages
 from zerosearch.training.correction import Correction
 from zerosearch.training.policy_trainer import RLSettings
@@ -288,17 +289,26 @@ print(f"{sum(mask)} of {len(mask)} tokens after the prompt are trained")
 # update is exactly on-policy, so a step never reuses old trajectories. A run that is cut off goes on
 # from its last complete checkpoint and ends with the same numbers.
 #
+# A run that goes wrong is not worth its hours: every step is held against healthy ranges (entropy, KL, well-formed
+# messages, searches, spread of the rewards ...). Left for several steps in a row, the training stops here with the
+# likely cause, the option to try and its worst trajectories. `watch = "warn"` only says it.
+#
 # Prediction: what moves first, the reward or the number of searches?
 
 # %%
 settings = RLSettings(
     steps=steps, questions_per_step=questions_per_step, group_size=group_size, learning_rate=learning_rate,
     kl_weight=kl_weight, clip=clip, seed=seed, save_every=save_every, correction=Correction(correction),
+    watch=watch,
 )
-history = arm_training.train_arm(
-    chosen, questions, policy, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
-    rollout_settings=limits, engine=engine, identity={"inputs": stage.inputs},
-)
+try:
+    history = arm_training.train_arm(
+        chosen, questions, policy, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
+        rollout_settings=limits, engine=engine, identity={"inputs": stage.inputs},
+    )
+except health.Collapsed as collapse:
+    display(show.table(collapse.trajectories, "the last step's trajectories, the worst first"))
+    raise
 
 # %% [markdown]
 # One row per step went to `metrics.jsonl` as it happened. A few of them:
@@ -402,7 +412,7 @@ stage.save_model(lambda folder: models.save(policy, tokenizer, folder), "policy"
 first, last = history.head(fifth).mean(), history.tail(fifth).mean()
 rewards = {"reward_first_fifth": first["reward_mean"], "reward_last_fifth": last["reward_mean"]}
 asked_in = {"simulator_prompt": retriever.prompt_version} if chosen.simulated else {}
-stage.finish(steps=len(history), **rewards, **asked_in);
+stage.finish(steps=len(history), **rewards, **asked_in, **health.manifest_results(stage));
 
 # %% [markdown]
 # ## Summary

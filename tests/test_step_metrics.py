@@ -13,6 +13,7 @@ from zerosearch.training.objective import LossTerms
 from zerosearch.training.step_metrics import (
     StepSeconds,
     TimedRetriever,
+    message_metrics,
     rollout_metrics,
     seconds_metrics,
     update_metrics,
@@ -60,6 +61,35 @@ def test_failed_rollouts_count_in_stop_reasons_but_not_in_means() -> None:
     assert lost["reward_mean"] == 0.0 and lost["stop_retriever_error"] == 1.0
 
 
+def message(text: str, action: str, *passages: str, error: str | None = None) -> Turn:
+    request = SearchRequest("q", toy_question())
+    found = tuple(Passage(f"p{i}", "", text) for i, text in enumerate(passages))
+    searched = action == "search" and (passages or error)
+    return Turn(text, action, "q", Retrieval(request, found, "bm25", error=error) if searched else None)  # type: ignore[arg-type]
+
+
+def test_message_metrics_by_hand() -> None:
+    base = toy_trajectory([5], [8], [1])
+    trajectories = [
+        replace(base, turns=(message("", "search", "text", ""), message("", "answer"))),
+        replace(base, turns=(message("", "search", "", " "), message("so then and", "none")), stop_reason="length"),
+        replace(base, turns=(message("<search> </search>", "none"),), stop_reason="no_action"),
+        replace(base, turns=(message("", "search", "text"),), stop_reason="length"),  # no room for the passages
+        replace(base, turns=(message("", "search", error="down"),), stop_reason="retriever_error"),
+    ]
+    found = message_metrics(trajectories)
+    assert found["valid_action_rate"] == 5 / 7  # of seven messages one was cut off and one is an empty search
+    assert found["eos_rate"] == 6 / 7  # only one ran out of tokens itself
+    assert found["empty_search_rate"] == 2 / 4  # blank passages and a blank query; a failed search does not count
+
+
+def test_message_metrics_without_messages_or_searches() -> None:
+    base = toy_trajectory([5], [8], [1], stop="length")
+    assert set(message_metrics([base]).values()) == {None}  # the prompt left no room
+    found = message_metrics([replace(base, turns=(message("", "answer"),), stop_reason="answer")])
+    assert found == {"valid_action_rate": 1.0, "eos_rate": 1.0, "empty_search_rate": None}
+
+
 def test_a_real_engine_has_no_noise() -> None:
     row = scored(searched(toy_trajectory([5], [8], [1]), None, None), 1.0)
     assert rollout_metrics([row], np.zeros(1), np.zeros(1), 0.0)["noise_realised"] == 0.0
@@ -78,7 +108,8 @@ def test_update_metrics_are_token_means() -> None:
         "logprob_gap_p99": 0.0197, "effective_share": 2 / 3, "dropped_share": 0.25,
     })
     assert update_metrics(terms, 2.0, with_kl=False)["kl"] is None
-    assert update_metrics([], 0.0, with_kl=True)["entropy"] == 0.0
+    nothing = update_metrics([], 0.0, with_kl=True)  # no token was trained: no entropy, which is not an entropy of 0
+    assert set(nothing) == set(found) and set(nothing.values()) == {None}
 
 
 def test_timed_retriever_keeps_and_forgets() -> None:

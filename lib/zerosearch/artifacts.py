@@ -82,11 +82,12 @@ LOCK = ".stage.lock"
 ANSWERS = "answers"  # folder below outputs/ that belongs to no run
 _KEPT = ("cache", ASIDE, LOCK)  # names (by their beginning) that outlive an attempt
 _NOT_RESULTS = ("cache", ASIDE, "checkpoints", LEDGER, ATTEMPT, MANIFEST, "progress.", LOCK)
-# How fast and for how much money a stage works, and whether it may ask (a replayed answer is the one that was given):
+# How fast and for how much money a stage works, whether it may ask (a replayed answer is the one that was given), and
+# whether a collapse ends it:
 # a change of these makes no other result of it.
 FREE_PARAMETERS = frozenset({
     "max_usd", "retriever_mode", "retriever_workers", "retriever_per_second", "judge_workers", "judge_per_second",
-    "simulator_workers",
+    "simulator_workers", "watch",
 })
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -1,4 +1,4 @@
-"""The README's tables in Markdown, each made from the committed results of one run or from the model manifest.
+"""The README's tables in Markdown: from a run's committed results, the model manifest or the library.
 
 A function takes the folder of a reference run (``outputs/reference/<profile>``), or the manifest of the
 base models, and returns the text between two markers.  A table that a run did not write says so; no number
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Mapping
 
 import pandas as pd
+
+from zerosearch.training.health_rules import RULES
 
 LABELS = {
     "direct": "Direct answer", "cot": "Chain of thought", "rag": "RAG (one search for the question)",
@@ -167,6 +169,19 @@ def zoo(manifest: Mapping[str, Any]) -> str:
         family = f"{entry['family']}{', chat template' if entry['chat'] else ''}"
         amounts = f"{entry['parameters']:,} | {entry['tokens']:,} | {entry['trajectory_share']:.0%}".replace("%", " %")
         lines.append(f"| `micro/{name}` | {family} | {amounts} |")
+    return "\n".join(lines)
+
+
+def health() -> str:
+    """Return the table of the collapse watch: every rule, where its bound comes from, and what to try."""
+    lines = [
+        "| metric | healthy | steps in a row | likely cause beyond it | what to try | where the bound comes from |",
+        "|---|---|---:|---|---|---|",
+    ]
+    for rule in RULES:
+        words = (rule.healthy(), str(rule.patience), rule.cause, rule.remedy.advice(), rule.evidence)
+        cells = (f"`{rule.metric}`", *words)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -142,6 +142,7 @@ class Stage03(Common):
     save_every: Count = 15  # steps between checkpoints
     share_passages_in_group: bool = False  # identical simulator requests of a group are sent once
     correction: Literal["none", "token", "sequence"] = "none"  # of differences between sampler and trainer
+    watch: Literal["stop", "warn", "off"] = "stop"  # what a collapse of the training does
     rollout_engine: EngineKind = "transformers"  # what writes the trajectories; vllm needs a GPU here
 
 

@@ -18,7 +18,7 @@ from typing import Any, Mapping, Protocol, Sequence
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl
 
 from zerosearch import files
 from zerosearch.artifacts import Stage
@@ -36,6 +36,7 @@ from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
 from zerosearch.training import checkpoints, losses
 from zerosearch.training.asking import Asking
+from zerosearch.training.health import Watcher
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
 from zerosearch.training.sampler import check_sampler, follow, rest
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
@@ -74,7 +75,7 @@ def train_policy(
 
     questions: training questions only; ValueError when an evaluation question is among them.
     retriever: a simulator or a real engine.  curriculum: noise probability per step; its length must
-    be settings.steps.  engine: generates with policy_model's own weights; made here when None.
+    be settings.steps.  Raises Collapsed where settings.watch says so.  engine: generates with policy_model's own weights; made here when None.
     identity: whatever else names this run (model name, input hashes); a checkpoint is resumed from
     only when it and all settings are the same.  asking: the prompt, and whether the policy may search.
     """
@@ -97,6 +98,7 @@ def train_policy(
     run.start(found[1] if found else 0)
     with checkpoints.under_training(policy_model):
         trainer.train_from(found, settings.steps)
+        run.watcher.check()
     policy_model.eval()
     follow(run.engine, policy_model)
     run.join_trajectories()
@@ -124,9 +126,9 @@ def run_fingerprint(
 ) -> dict[str, Any]:
     """Return what a checkpoint must agree with to be resumed from: settings, prompt, questions, base weights.
 
-    save_every, kept_per_step and micro_batch_tokens change no result and are left out.
+    save_every, kept_per_step, micro_batch_tokens and watch change no result and are left out.
     """
-    free = ("save_every", "kept_per_step", "micro_batch_tokens", "loss")
+    free = ("save_every", "kept_per_step", "micro_batch_tokens", "loss", "watch")
     asked = hashlib.sha256("\n".join(f"{q.id}\t{q.question}\t{q.golden_answers}" for q in questions).encode())
     weights = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -140,17 +142,18 @@ def run_fingerprint(
     }
 
 
-class UpdatesTimed(Protocol):
-    """What a run asks of its trainer: wall seconds of the last update."""
+class TrainerUnderway(Protocol):
+    """What a run asks of its trainer: wall seconds of the last update, and to be stopped."""
 
     training_seconds: float
+    control: TrainerControl
 
 
 class PolicyRun:
     """One training under way: makes rollouts for the trainer, writes down what each step gave."""
 
     engine: Engine
-    trainer: UpdatesTimed
+    trainer: TrainerUnderway
     device: str
     policy: PreTrainedModel
 
@@ -162,15 +165,20 @@ class PolicyRun:
         self.rollout_settings, self.prompts, self.retriever = rollout_settings, prompts, retriever
         self.asking = asking
         self.history: list[dict[str, Any]] = []
+        self.watcher = Watcher(stage, settings.watch, settings.steps, asdict(settings) | asdict(rollout_settings))
         self._started = self._rollout_seconds = 0.0
 
     def start(self, done: int) -> None:
-        """Go back to what was written down by step ``done``, in every file; say where the run begins."""
+        """Go back to what was written down by step ``done``, in every file; say where the run begins.
+
+        Raises Collapsed when it would go on from a collapse, see ``health``.
+        """
         self.stage.ledger.keep_steps(done)
         self.history = checkpoints.cut_log(self.stage.path(METRICS), done)
         for part in self.stage.path(PARTS).glob("step_*.parquet"):
             if int(part.stem.removeprefix("step_")) > done:
                 part.unlink()
+        self.watcher.start(self.history)
         self.stage.progress(done, self.settings.steps, "going on" if done else "first rollouts")
 
     def roll_out(self, slots: list[Slot]) -> ScoredBatch:
@@ -185,7 +193,7 @@ class PolicyRun:
         return ScoredBatch(score_trajectories(trajectories, self.settings.reward), noise)
 
     def on_step(self, report: StepReport) -> None:
-        """Write down one finished step: metrics row, ledger events, sampled trajectories, progress."""
+        """Write down one finished step: metrics row, ledger events, sampled trajectories, health, progress."""
         retrievals, searching = self.retriever.drain()
         seconds = StepSeconds(
             rollout=self._rollout_seconds - searching, simulator=searching,
@@ -195,10 +203,22 @@ class PolicyRun:
         files.append_text(self.stage.path(METRICS), json.dumps(row) + "\n")
         self.history.append(row)
         self._meter(report.step, retrievals, seconds)
-        self._keep(report)
+        table = _report_table(report, self.settings.kept_per_step)
+        files.write_table(self.stage.path(PARTS) / f"step_{report.step:06d}.parquet", table)
         self.stage.progress(
-            report.step, self.settings.steps, reward=row["reward_mean"], searches=row["searches_mean"],
+            report.step, self.settings.steps, self._look(report), reward=row["reward_mean"],
+            searches=row["searches_mean"],
         )
+
+    def _look(self, report: StepReport) -> str:
+        """Watch the step; where it collapsed keep its trajectories, end the training if so wished, and say it."""
+        alarms = self.watcher.look(self.history)
+        if not alarms:
+            return ""
+        self.watcher.keep(_report_table(report, len(report.scored)))
+        if self.settings.watch == "stop":
+            self.trainer.control.should_save = self.trainer.control.should_training_stop = True
+        return "unhealthy: " + ", ".join(dict.fromkeys(alarm.rule.metric for alarm in alarms))
 
     def _meter(self, step: int, retrievals: Sequence[Retrieval], seconds: StepSeconds) -> None:
         event, units = partial(self.stage.ledger.event, unit=step_unit(step)), self._units()
@@ -216,15 +236,6 @@ class PolicyRun:
     def _units(self) -> int:
         return 1 if self.device == "cuda" else torch.get_num_threads()
 
-    def _keep(self, report: StepReport) -> None:
-        kept = report.scored[: self.settings.kept_per_step]
-        table = trajectories_to_table([s.trajectory for s in kept])
-        table["reward"], table["em"], table["f1"] = zip(*[(s.reward, s.em, s.f1) for s in kept], strict=True)
-        table["advantage"] = report.advantages[: len(kept)]
-        table["noise_planned"] = report.metrics["noise_planned"]
-        folder = self.stage.path(PARTS)
-        files.write_table(folder / f"step_{report.step:06d}.parquet", table)
-
     def table(self) -> pd.DataFrame:
         """Return the history, one row per step; what was not measured is NaN."""
         table = pd.DataFrame(self.history)
@@ -238,6 +249,16 @@ class PolicyRun:
         if parts:
             tables = [pd.read_parquet(part) for part in parts]
             self.stage.write_table(pd.concat(tables, ignore_index=True), TRAJECTORIES)
+
+
+def _report_table(report: StepReport, count: int) -> pd.DataFrame:
+    """Return the first trajectories of a step with their rewards and advantages, one row each."""
+    kept = report.scored[:count]
+    table = trajectories_to_table([s.trajectory for s in kept])
+    table["reward"], table["em"], table["f1"] = zip(*[(s.reward, s.em, s.f1) for s in kept], strict=True)
+    table["advantage"] = report.advantages[: len(kept)]
+    table["noise_planned"] = report.metrics["noise_planned"]
+    return table
 
 
 def _answering(retrievals: Sequence[Retrieval]) -> str:

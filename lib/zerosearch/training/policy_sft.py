@@ -244,6 +244,7 @@ def _supervise(
     run.start(found[1] if found else 0)
     with checkpoints.under_training(model):
         trainer.train_from(found, settings.steps)
+        run.watcher.check()
     model.eval()
     follow(run.engine, model)
     run.join_trajectories()

@@ -33,6 +33,7 @@ from zerosearch.training.advantages import group_advantages
 from zerosearch.training.batching import MicroBatch, Normalisation, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.correction import Correction
+from zerosearch.training.health import WatchKind
 from zerosearch.training.losses import chosen_loss, micro_batch_loss
 from zerosearch.training.objective import LossTerms
 from zerosearch.training.step_metrics import rollout_metrics, update_metrics
@@ -50,6 +51,7 @@ class RLSettings:
     padded tokens per forward pass; changes speed and memory, not the loss.
     kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
     loss: see ``losses``; empty for what the profile says.
+    watch: what a collapse does, see ``health``; changes no number of a step.
     """
 
     steps: int
@@ -69,6 +71,7 @@ class RLSettings:
     kept_per_step: int = 16
     correction: Correction = Correction()
     loss: str = ""
+    watch: WatchKind = "off"
 
 
 @dataclass(frozen=True, slots=True)

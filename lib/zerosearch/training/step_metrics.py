@@ -6,6 +6,7 @@ Rewards enter the loss; everything else here is only reported.  ``advantage_mean
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Sequence
@@ -13,9 +14,10 @@ from typing import Sequence
 import numpy as np
 
 from zerosearch.retrievers.base import Retriever, served_model
-from zerosearch.schema import STOP_REASONS, Retrieval, ScoredTrajectory, SearchRequest
+from zerosearch.schema import STOP_REASONS, Retrieval, ScoredTrajectory, SearchRequest, Trajectory
 from zerosearch.training.objective import LossTerms
 
+_EMPTY_SEARCH = re.compile(r"<search>\s*</search>")
 
 # Column of metrics.jsonl -> meaning, unit, and what a healthy run shows.
 METRICS: dict[str, str] = {
@@ -31,6 +33,9 @@ METRICS: dict[str, str] = {
     "groups_with_spread": "share of groups whose rewards differ, 0 to 1; only these teach",
     "tokens_mean": "tokens per trajectory after the prompt; no sudden jumps",
     "policy_tokens_mean": "tokens per trajectory that the policy wrote, the trained ones",
+    "valid_action_rate": "share of the policy's messages that are a search or an answer with content, 0 to 1; near 1",
+    "eos_rate": "share of its messages that it ended itself (end token or closing tag), not the budget, 0 to 1; near 1",
+    "empty_search_rate": "share of searches without a query, or without a passage that says anything; near 0",
     "stop_answer": "share of trajectories that ended with an answer, 0 to 1; near 1",
     "stop_max_searches": "share that asked for one search more than allowed; low",
     "stop_length": "share that ran out of tokens; low",
@@ -52,6 +57,11 @@ METRICS: dict[str, str] = {
     "seconds_training": "wall seconds of the update",
     "seconds_total": "wall seconds of the whole step",
 }
+
+UPDATE_COLUMNS = (  # measured by the update
+    "kl", "entropy", "clip_share", "logprob_gap", "logprob_gap_p50", "logprob_gap_p99", "effective_share",
+    "dropped_share",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +128,46 @@ def rollout_metrics(
         "groups_with_spread": float(np.mean(spread)),
         "tokens_mean": float(np.mean([len(t.token_ids) for t in trajectories])),
         "policy_tokens_mean": float(np.mean([sum(t.loss_mask) for t in trajectories])),
+        **message_metrics(trajectories),
         **{f"stop_{reason}": reasons.count(reason) / len(reasons) for reason in STOP_REASONS},
     }
 
 
+def message_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+    """Return how well formed the policy's messages and their searches are; None where there were none.
+
+    A message is cut off where its trajectory ran out of tokens before it had become a search or an answer; any
+    other was ended by the policy.  A search is empty when nothing stands between its tags (such a message is no
+    action), or when no passage that came back has a text.  Searches that failed are not counted.
+    """
+    turns = [turn for t in trajectories for turn in t.turns]
+    cut = sum(t.stop_reason == "length" and t.turns[-1].action == "none" for t in trajectories if t.turns)
+    found = [turn.retrieval for turn in turns if turn.retrieval is not None and turn.retrieval.error is None]
+    unasked = sum(turn.action == "none" and _EMPTY_SEARCH.search(turn.text) is not None for turn in turns)
+    empty = unasked + sum(not any(p.text.strip() for p in retrieval.passages) for retrieval in found)
+    return {
+        "valid_action_rate": _share(sum(turn.action != "none" for turn in turns), len(turns)),
+        "eos_rate": _share(len(turns) - cut, len(turns)),
+        "empty_search_rate": _share(empty, unasked + len(found)),
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
 def update_metrics(terms: Sequence[LossTerms], entropy_sum: float, with_kl: bool) -> dict[str, float | None]:
-    """Return token means over the micro-batches of one update; kl is None without a reference.
+    """Return token means over the micro-batches of one update: None without a token; kl also without a reference.
 
     logprob_gap: mean |log-prob in training - log-prob when sampled|; above about 1e-3 the sampler
     and the trainer no longer agree on the policy.  effective_share: (sum w)^2 / (n * sum w^2) of the importance
     weights, the plain ratios where nothing is corrected.
     """
     n_tokens = sum(t.n_tokens for t in terms)
-    share = 1.0 / n_tokens if n_tokens else 0.0
-    gaps = np.concatenate([np.asarray(t.gaps) for t in terms]) if terms else np.zeros(0)
+    if not n_tokens:
+        return dict.fromkeys(UPDATE_COLUMNS)
+    share = 1.0 / n_tokens
+    gaps = np.concatenate([np.asarray(t.gaps) for t in terms])
     squares = n_tokens * sum(t.weight_square_sum for t in terms)
     return {
         "kl": share * sum(t.kl_sum for t in terms) if with_kl else None,
