@@ -153,6 +153,7 @@ def blocks() -> dict[str, str]:
         "full-scores": readme_tables.scores(full), "full-verdicts": readme_tables.verdicts(full),
         "full-conditions": readme_tables.conditions(full),
         "laptop-freshness": readme_tables.freshness(laptop),
+        "rollout-exactness": readme_tables.exactness(artifacts.REPO / "benchmarks" / "rollout_exactness.csv"),
         "rollout-loops": readme_tables.loops(artifacts.REPO / "benchmarks" / "rollout_throughput.csv"),
         "laptop-times": readme_tables.times(laptop), "smoke-times": readme_tables.times(smoke),
     }
