@@ -15,6 +15,8 @@ import bad_input_generated as generated
 import pytest
 import toy_run
 
+from zerosearch import artifacts
+
 CASES = [*catalogue.HAND_WRITTEN, *generated.CASES]
 FIX = re.compile(
     r"`[^`]+`|\b(use|choose|add|remove|mend|delete|deleted|restore|free|run|edit|give|check|convert|write|shorten|"
@@ -76,6 +78,9 @@ def test_there_are_many_and_each_is_itself() -> None:
     assert len(CASES) >= 200 and len({case.name for case in CASES}) == len(CASES)
     assert len(catalogue.HAND_WRITTEN) >= 90 and len(generated.CASES) >= 60
     assert sum(not case.goes_on for case in CASES) >= 180
+    counts = f"{len(catalogue.HAND_WRITTEN)} written by hand, {len(generated.CASES)} generated"
+    readme = " ".join((artifacts.REPO / "README.md").read_text("utf-8").split())
+    assert f"{len(CASES)} kinds of bad input ({counts})" in readme
 
 
 def test_the_generator_damages_most_of_what_it_touches() -> None:

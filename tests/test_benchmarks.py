@@ -150,6 +150,30 @@ def test_the_committed_policy_loss_table_is_whole() -> None:
     assert set(table["state"]) <= {"measured", "needs a GPU"} and 0.35 in set(table["policy_share"])
 
 
+def test_exactness_is_measured_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transformers engine in float32 on the shipped policy; a trainer that is another model is seen."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    exactness = importlib.import_module("rollout_exactness")
+    (row,) = exactness.measure("transformers", "float32", 8)
+    assert row["trajectories"] == 8 and row["same_loop"] == row["same_batch"] == 1.0 and row["most"] < 1e-4
+    assert 0 < row["searching"] <= 8 and row["tokens"] > 40 and row["trainer"] == "float32"
+    model, tokenizer = exactness.models.load(exactness.MODEL)
+    engine, prompts = exactness.open_text_engine("transformers", model, tokenizer, "x"), exactness.Prompts.load("micro", tokenizer)
+    made = exactness.rollout(exactness.requests_of(4), engine, exactness.Canned(), prompts, exactness.SETTINGS)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[:] *= 1.1
+    found = exactness.gaps(model, made)
+    assert len(found) == sum(sum(t.loss_mask) for t in made) and found.max() > 1e-3
+
+
+def test_exactness_was_measured_for_every_engine_and_type() -> None:
+    table = pd.read_csv(FOLDER / "rollout_exactness.csv")
+    exact = table.query("dtype == 'float32'")
+    assert set(exact["engine"]) == {"vllm", "transformers"} and (table["trajectories"] == 1000).all()
+    assert (exact["most"] < 1e-4).all() and (exact[["same_loop", "same_batch"]] >= 0.99).all(axis=None)
+    assert len(table) == 6 and MACHINE | {"vllm", "torch", "device"} <= set(table.columns)
+
+
 def test_bm25_was_measured_at_every_size_and_beside_its_peer() -> None:
     table = pd.read_csv(FOLDER / "bm25_scale.csv")
     sizes = table.query("corpus == 'synthetic'").groupby("n_passages")["work"].agg(list).to_dict()

@@ -121,3 +121,12 @@ def test_loops_of_rollouts(tmp_path: Path) -> None:
     assert lines[0] == "| loop | at once | 0.3 s |" and len(lines) == 6
     assert lines[2] == "| ours, each trajectory by itself | 10.0 (0.50×) | 10.3 (0.50×) |"
     assert tables.loops(tmp_path / "none.csv") == tables.NOT_MEASURED
+
+
+def test_exactness_of_rollouts(tmp_path: Path) -> None:
+    columns = ["engine", "dtype", "trainer", "mean", "p50", "p99", "most", "same_loop", "same_batch"]
+    rows = [("vllm", "bfloat16", "float32", 0.0071, 0.0, 0.087, 0.3546, 1.0, 0.9985)]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "gaps.csv", index=False)
+    last = tables.exactness(tmp_path / "gaps.csv").splitlines()[2]
+    assert last == "| vllm | bfloat16 | float32 | 0.007 | 0 | 0.09 | 0.4 | 100.0 % | 99.9 % |"
+    assert tables.exactness(tmp_path / "none.csv") == tables.NOT_MEASURED

@@ -206,3 +206,18 @@ def loops(path: Path) -> str:
         shown = [f"{c['trajectories_per_second']:.1f} ({c['ratio']:.2f}×)" for c in cells]
         lines.append(f"| {label} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def exactness(path: Path) -> str:
+    """Return, for each engine and type, the gap to the trainer in nats, and the shares of equal trajectories."""
+    if not path.is_file():
+        return NOT_MEASURED
+    lines = [
+        "| engine | type | trainer | mean | median | 99 % | most | same by the other loop | same with fewer at once |",
+        "|---|---|---|" + "---:|" * 6,
+    ]
+    for row in pd.read_csv(path).to_dict("records"):
+        gap = " | ".join(f"{row[name]:.1g}" for name in ("mean", "p50", "p99", "most"))
+        same = " | ".join(f"{100 * row[name]:.1f} %" for name in ("same_loop", "same_batch"))
+        lines.append(f"| {row['engine']} | {row['dtype']} | {row['trainer']} | {gap} | {same} |")
+    return "\n".join(lines)

@@ -154,6 +154,7 @@ def blocks() -> dict[str, str]:
         "full-conditions": readme_tables.conditions(full),
         "laptop-freshness": readme_tables.freshness(laptop),
         "health-rules": readme_tables.health(),
+        "rollout-exactness": readme_tables.exactness(artifacts.REPO / "benchmarks" / "rollout_exactness.csv"),
         "rollout-loops": readme_tables.loops(artifacts.REPO / "benchmarks" / "rollout_throughput.csv"),
         "laptop-times": readme_tables.times(laptop), "smoke-times": readme_tables.times(smoke),
     }

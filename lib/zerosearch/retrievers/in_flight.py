@@ -18,6 +18,7 @@ from zerosearch.retrievers.base import Retriever, check_rows, failure
 from zerosearch.schema import Retrieval, SearchRequest
 
 Asked = tuple[Hashable, SearchRequest]
+_HASTE_SECONDS = 0.0002  # a thread that answers within it needs no others beside it: starting them costs more
 
 
 @dataclass(eq=False, slots=True)
@@ -47,14 +48,14 @@ class SearchPool:
         self._arrived: list[tuple[Hashable, Retrieval]] = []
         self._calls: set[_Call] = set()
         self._error: BaseException | None = None
-        self._closed = False
+        self._closed = self._settling = False
         self._n_workers = self._n_idle = 0
 
     def submit(self, handle: Hashable, request: SearchRequest) -> None:
         """Have a search carried out; ``ready`` returns it under its handle."""
         with self._work_there:
             self._waiting.append((handle, request))
-            if self._n_idle < len(self._waiting) and self._n_workers < self._threads:
+            if not self._n_workers:
                 self._start_worker()
             self._work_there.notify()
 
@@ -65,6 +66,7 @@ class SearchPool:
         """
         until = time.monotonic() + timeout_seconds
         with self._news:
+            self._start_workers()
             self._drop_late()
             while not self._arrived and self._error is None and (left := until - time.monotonic()) > 0:
                 self._news.wait(min(left, self._next_deadline()))
@@ -76,10 +78,12 @@ class SearchPool:
 
     def settle(self, at_most_seconds: float) -> None:
         """Wait a moment for searches that are answered at once; return as soon as none is under way."""
-        until = time.monotonic() + at_most_seconds
         with self._news:
-            while (self._calls or self._waiting) and self._error is None and (left := until - time.monotonic()) > 0:
-                self._news.wait(left)
+            self._settling = True
+            self._wait_for_all(min(_HASTE_SECONDS, at_most_seconds))
+            self._start_workers()
+            self._wait_for_all(at_most_seconds - _HASTE_SECONDS)
+            self._settling = False
 
     def close(self) -> None:
         """Drop what waits; threads end with their present call, whose answer nobody reads."""
@@ -87,6 +91,16 @@ class SearchPool:
             self._closed = True
             self._waiting.clear()
             self._work_there.notify_all()
+
+    def _wait_for_all(self, at_most_seconds: float) -> None:
+        until = time.monotonic() + at_most_seconds
+        while (self._calls or self._waiting) and self._error is None and (left := until - time.monotonic()) > 0:
+            self._news.wait(left)
+
+    def _start_workers(self) -> None:
+        """Have a thread for whatever waits, as far as there may be threads."""
+        for _ in range(min(len(self._waiting) - self._n_idle, self._threads - self._n_workers)):
+            self._start_worker()
 
     def _start_worker(self) -> None:
         self._n_workers += 1
@@ -126,7 +140,8 @@ class SearchPool:
                 return False
             self._error = self._error or raised
             self._arrived += [(handle, one) for (handle, _), one in zip(call.asked, found)]
-            self._news.notify()
+            if raised or not self._settling or not (self._calls or self._waiting):  # to be woken for each costs more
+                self._news.notify()
             return True
 
     def _drop_late(self) -> None:
