@@ -21,9 +21,15 @@ with_vllm() {
 
 if [[ "${1:-}" == tests_vllm* ]]; then with_vllm "$@"; exit; fi
 python="$("$here/scripts/prepare_env.sh")"
+vllm_too=""
+if [ "$#" -eq 0 ] && [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] && [ "${CI:-}${ZEROSEARCH_VLLM:-}" != skip ]; then
+  vllm_too=yes
+  "$here/scripts/prepare_vllm.sh" >/dev/null 2>&1 &  # meanwhile; what goes wrong is told when it is needed
+fi
 failed=0
 "$python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@" || failed=$?
-if [ "$#" -eq 0 ] && [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] && [ "${CI:-}${ZEROSEARCH_VLLM:-}" != skip ]; then
+if [ -n "$vllm_too" ]; then
+  wait || true
   with_vllm tests_vllm || failed=$?
 fi
 exit "$failed"

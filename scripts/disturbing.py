@@ -30,6 +30,7 @@ VICTIMS = ("all", "cli", "kernel", "runner", "snakemake")
 FRACTIONS = (0.1, 0.9)  # of a stage's duration: the moment is drawn between them
 MOST_CALLS, PATIENCE = 3, 7200.0  # calls after which a run counts as lost; seconds for one call
 STEPS = ("metrics.jsonl", "sft_metrics.jsonl")
+TIMED = ("figures/waiting.png",)  # drawings of wall time
 AMOUNTS = ["fresh", "cached", "paid", "prompt", "generated"]  # of the ledger; seconds are never twice the same
 ACCOUNT = ["stage", "arm", "seed", "kind", "engine", "role", "model"]
 
@@ -267,7 +268,7 @@ def _stage_problems(stage: str, folders: tuple[Path, Path], made: tuple[dict[str
     found = outputs.compare(folders[0] / stage, folders[1] / stage, manifests, None)
     problems = [f"{stage}/{name} differs at {difference.where or 'its whole'}" for name, difference in found]
     wanted, digests = manifests[0]["outputs"], manifests[1]["outputs"]
-    drawn = [name for name in wanted if name.startswith("figures/") and wanted[name] != digests.get(name)]
+    drawn = [n for n in wanted if n.startswith("figures/") and n not in TIMED and wanted[n] != digests.get(n)]
     changed = [name for name, digest in digests.items() if files.sha256(folders[1] / stage / name) != digest]
     return [
         *problems, *(f"{stage}/{name} differs" for name in drawn),

@@ -1,4 +1,4 @@
-"""scripts/kill_test.py: its parts, and a small chain that is killed twice and must end as if nothing had been."""
+"""scripts/kill_test.py: its parts.  A chain that is killed for real: test_again_the_same."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ import kill_test
 import psutil
 import pytest
 import traces
-from disturbing import Commands, Kill
-from test_chain import SMALL, overrides
+from disturbing import Kill
 
 from zerosearch import artifacts, files, profiles
 from zerosearch.cli import run_settings
 from zerosearch.jobs import Board, Job
 from zerosearch.ledger import Ledger
-from zerosearch.pipeline import RunLock, all_jobs
+from zerosearch.pipeline import RunLock
 
 SEED = 0
-TINY = (*SMALL, "03.save_every=1", "04.methods=search", "04.conditions=random", "04.questions_per_condition=1",
-        "04.n_bootstrap=20", "02.n_quality_requests=2")
 JOBS = [*map(Job, ("00", "01", "02")), Job("03", "zerosearch", 0), Job("03", "search-r1", 0), Job("04"), Job("05")]
 
 
@@ -120,23 +117,3 @@ def test_a_report_is_taken_over(tmp_path: Path) -> None:
     assert kill_test.Report(tmp_path / "True.csv", "--profile smoke").read() == {"kill-0-3": True}
     assert kill_test.Report(tmp_path / "True.csv", "--profile laptop").read() == {}
     assert kill_test.Report(tmp_path / "False.csv", "--profile smoke").read() == {}
-
-
-def test_killed_twice_and_still_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is killed in the middle of the training, then the command alone in the middle of the evaluation."""
-    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
-    commands = Commands(("--profile", "smoke", *overrides(TINY)), tmp_path)
-    assert commands.start("undisturbed").wait() == 0, commands.log("undisturbed").read_text()[-4000:]
-    settings = files.read_json(tmp_path / "undisturbed" / "settings.json")
-    seconds = disturbing.durations(tmp_path / "undisturbed", all_jobs(settings))
-    codes = []
-    for stage, victim in (("03", "all"), ("04", "cli")):
-        job = next(job for job in seconds if job.stage == stage)
-        kill = Kill(SEED, 0, job, 0.4, victim)
-        moment, killed, code = disturbing.interrupt(commands, kill, seconds[job])
-        print(f"seed {SEED}: {job.name} after {moment:.1f} s of {seconds[job]:.1f}, victim {killed}, exit code {code}")
-        assert killed == victim
-        codes.append(code)
-    codes += disturbing.finish(commands, kill.run, codes.pop())
-    assert codes == [-9, -9, 0], commands.log(kill.run).read_text()[-4000:]
-    assert disturbing.found_problems(commands, kill.run, codes[1:], "undisturbed") == []
