@@ -208,10 +208,10 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self.sampling_temperature = temperature
         self.critic = open_critic(model, settings)
         self._report: StepReport | None = None
-        self._credit: Credit | None = None
+        self._credit = Credit([], np.zeros(0))
         self._measured: dict[str, float | None] = {}
         self._terms: list[LossTerms] = []
-        self._entropy_sum = 0.0
+        self._entropy_sum = self._judging_seconds = 0.0
         super().__init__(
             model=model, args=trainer_arguments(settings, folder), processing_class=tokenizer,
             reward_funcs=_scored_in_rollout, train_dataset=self._rows(),
