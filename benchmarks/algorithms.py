@@ -3,7 +3,7 @@
     PYTHONPATH=lib .venv/bin/python benchmarks/algorithms.py [--algorithms grpo ppo] [--seeds 0 1 2] [--set 03.steps=24]
 
 Every algorithm is a run of its own, ``algo-<name>``, of the whole chain as a reader starts it; a run that is there is
-gone on with.  One row per algorithm and seed: average EM of the untrained policy and of the trained one (real engine,
+gone on with, and what the table says of other algorithms and seeds stays.  One row per algorithm and seed: average EM of the untrained policy and of the trained one (real engine,
 greedy, all evaluation questions), mean training reward of the first and of the last fifth of the steps, seconds of all
 steps.  ``settings`` are the options beside profile and algorithm.  Writes benchmarks/algorithms.csv.
 """
@@ -36,12 +36,19 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="STAGE.NAME=VALUE, for every algorithm alike")
     parser.add_argument("--out", type=Path, default=TABLE, help="the CSV to write")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     for name in options.algorithms:
         train(name, options.seeds, options.set)
-        rows += [row(name, seed, options.set) for seed in options.seeds]
-        files.write_table(options.out, pd.DataFrame([made | about() for made in rows]).round(4))
-        print(pd.DataFrame(rows).tail(len(options.seeds)).to_string(index=False), flush=True)
+        made = pd.DataFrame([row(name, seed, options.set) | about() for seed in options.seeds]).round(4)
+        files.write_table(options.out, joined(options.out, made))
+        print(made.iloc[:, :8].to_string(index=False), flush=True)
+
+
+def joined(path: Path, made: pd.DataFrame) -> pd.DataFrame:
+    """Return the table at path, if there is one, with these rows in the place of older ones of their algorithm and seed."""
+    keys = ["algorithm", "seed"]
+    table = pd.concat([pd.read_csv(path), made] if path.is_file() else [made]).drop_duplicates(keys, keep="last")
+    order = table["algorithm"].map(list(ALGORITHMS).index)
+    return table.assign(order=order).sort_values(["order", "seed"], ignore_index=True).drop(columns="order")
 
 
 def train(name: str, seeds: Sequence[int], changes: Sequence[str]) -> None:
