@@ -173,7 +173,7 @@ print(dict(zip(map(str, toy_answers), toy_rewards.round(3).tolist())))
 # All trajectories of a question form a **group**. What the rewards $r$ of a group teach depends on `algorithm`:
 #
 # - `grpo`: $A = (r - \bar r) / \sigma_r$, with mean and standard deviation of the group.
-# - `reinforce`: $A = r$, as published. Nothing is ever pushed down, so it learns slower.
+# - `reinforce`: $A = r$, as published: no baseline, nothing is ever pushed down.
 # - `reinforce-loo`: $A = r - \bar r_{others}$, the mean of the *other* trajectories of the group.
 # - `ppo`: no group. A second model, the critic, learns what a trajectory may still expect, $V$, and every token has
 #   $A_t = \sum_{u \ge t} r_u - V_t$ (GAE with $\lambda = \gamma = 1$), set to mean 0 and deviation 1 over the batch.
