@@ -40,11 +40,14 @@ simulator_protocol: str = "chat"  # how it is asked: chat (published code) or co
 simulator_key_variable: str = "SIMULATOR_API_KEY"  # environment variable with its key
 simulator_workers: int = 16  # requests under way at once
 simulator_replicas: int = 0  # vLLM servers started for the simulator, 0 for a model in this process
+algorithm: str = "grpo"  # how rewards teach: grpo, reinforce, reinforce-loo or ppo (paper: all but reinforce-loo)
 steps: int = 12  # optimiser updates (paper: 200)
 questions_per_step: int = 32  # questions per update (paper: 64)
 group_size: int = 8  # trajectories per question (paper: 5)
 learning_rate: float = 5.0e-4  # constant after a short rise (paper: 1.0e-6 for 3 to 7 billion parameters)
+critic_learning_rate: float = 1.0e-3  # of the critic, for ppo alone (paper: 1.0e-5, ten times the policy's)
 kl_weight: float = 1.0e-3  # weight of the KL to the base (published code: 1.0e-3)
+kl_in: str = ""  # loss or reward, empty for what suits the algorithm (published code: reward for ppo alone)
 clip: float = 0.2  # of the probability ratio (published code: 0.2)
 temperature: float = 1.0  # sampling temperature of the policy (published code: 1)
 noise_start: float = 0.0  # noise probability at the first step (published: 0 or 0.25)
@@ -168,8 +171,16 @@ print(dict(zip(map(str, toy_answers), toy_rewards.round(3).tolist())))
 #
 # ## Advantages: better than the others of the same group?
 #
-# All trajectories of a question form a **group**. GRPO subtracts the group's mean and divides by its
-# standard deviation. Before running: which of these three groups gives no gradient at all?
+# All trajectories of a question form a **group**. What the rewards $r$ of a group teach depends on `algorithm`:
+#
+# - `grpo`: $A = (r - \bar r) / \sigma_r$, with mean and standard deviation of the group.
+# - `reinforce`: $A = r$, as published: no baseline, nothing is ever pushed down.
+# - `reinforce-loo`: $A = r - \bar r_{others}$, the mean of the *other* trajectories of the group.
+# - `ppo`: no group. A second model, the critic, learns what a trajectory may still expect, $V$, and every token has
+#   $A_t = \sum_{u \ge t} r_u - V_t$ (GAE with $\lambda = \gamma = 1$), set to mean 0 and deviation 1 over the batch.
+#   The last token earns $r$, and each one pays for the KL: $-\beta\,(\log\pi_{now} - \log\pi_{base})$.
+#
+# Before running: which of these three groups gives no gradient at all?
 
 # %%
 groups = {"mixed": toy_rewards, "all wrong": np.zeros(4), "all right": np.ones(4)}
@@ -181,7 +192,7 @@ display(show.table(table))
 
 # %% [markdown]
 # Without contrast there is nothing to learn: *all wrong* and *all right* give zeros. Only `plain`
-# (reward without a baseline) still pushes when all are right, and never pushes down.
+# (reward without a baseline: `reinforce`) still pushes when all are right, and never pushes down.
 #
 # ## The loss, on two tokens
 #
@@ -211,7 +222,8 @@ print({f"drift {d:.1f}": round(k, 4) for d, k in zip(drifts.tolist(), costs.toli
 
 # %% [markdown]
 # Small drifts are almost free (about half the square), large ones are not. With a weight of 0.001 the KL is
-# a leash, not a wall.
+# a leash, not a wall. (With `kl_in` = `reward` it is paid out of the reward, before advantages are made, by the
+# plain estimate $-d$: drifting lowers the reward. `ppo` does so unless told otherwise.)
 #
 # ## The search engine of this arm
 #
@@ -300,6 +312,7 @@ settings = RLSettings(
     steps=steps, questions_per_step=questions_per_step, group_size=group_size, learning_rate=learning_rate,
     kl_weight=kl_weight, clip=clip, seed=seed, save_every=save_every, correction=Correction(correction),
     watch=watch,
+    algorithm=algorithm, kl_in=kl_in, critic_learning_rate=critic_learning_rate,
 )
 try:
     history = arm_training.train_arm(

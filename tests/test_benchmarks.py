@@ -204,3 +204,21 @@ def test_in_the_fault_run_bill_record_and_ledger_agree() -> None:
     assert (left_alone["longest_seconds"] <= left_alone["deadline_seconds"]).all()
     kinds = ["busy", "server", "timeout", "deadline", "connection", "malformed"]
     assert (left_alone[kinds].sum(axis=1) == left_alone["failed"]).all()
+
+
+# -- algorithms ---------------------------------------------------------------------------------------
+
+
+def test_rows_of_an_algorithm_replace_older_ones(tmp_path: Path) -> None:
+    benchmark, path = load("algorithms"), tmp_path / "a.csv"
+    rows = [("ppo", 1, 0.3), ("grpo", 0, 0.5), ("ppo", 0, 0.2)]
+    benchmark.joined(path, pd.DataFrame(rows, columns=["algorithm", "seed", "em_after"])).to_csv(path, index=False)
+    again = benchmark.joined(path, pd.DataFrame([("ppo", 0, 0.9)], columns=["algorithm", "seed", "em_after"]))
+    assert again.to_numpy().tolist() == [["grpo", 0, 0.5], ["ppo", 0, 0.9], ["ppo", 1, 0.3]]
+
+
+def test_every_measured_algorithm_learned_in_the_micro_world() -> None:
+    table = pd.read_csv(FOLDER / "algorithms.csv")
+    assert {"algorithm", "seed", "seconds"} | MACHINE <= set(table.columns) and not table.duplicated(["algorithm", "seed"]).any()
+    assert (table["reward_last_fifth"] > table["reward_first_fifth"]).all() and table["settings"].nunique() == 1
+    assert (table["em_after"] > table["em_before"]).all() and table["em_before"].nunique() == 1

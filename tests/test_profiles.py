@@ -129,7 +129,9 @@ def test_overrides_are_read_by_type(key: str, text: str, value: object) -> None:
         ("01.retriever", "bm25_plan", "one of bm25, bm25_plain, serpapi, wikipedia, dense; found 'bm25_plan'; "
          "did you mean 'bm25_plain'"),
         ("00.questions_source", "flashrags", r"expected one of flashrag, .* \(or nothing\); found 'flashrags'; did you"),
-        ("03.group_size", "1", "greater than or equal to 2"),
+        ("03.group_size", "0", "greater than or equal to 1"),
+        ("03.algorithm", "grop", "expected one of grpo, reinforce, reinforce-loo, ppo; found 'grop'; did you mean 'grpo'"),
+        ("03.kl_in", "rewards", r"expected one of loss, reward \(or nothing\); found 'rewards'; did you mean 'reward'"),
         ("03.arm", "x", "use --arms"),
         ("04.methods", "direct,rags", "should match pattern"),
         ("04.conditions", "corrupt-0.6", "should match pattern"),

@@ -279,6 +279,15 @@ def text_engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]
     return problems
 
 
+def algorithm_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return why the algorithm of stage 03 could learn nothing from groups of this size, where an arm is trained by it."""
+    from zerosearch.training.algorithms import problem_of
+    from zerosearch.training.arms import ARMS
+
+    problem = problem_of(settings.stage("03"))
+    return [problem] if problem and "03" in stages and any(ARMS[arm].trainer == "rl" for arm in settings.arms) else []
+
+
 def money_notes(settings: Settings, stages: Iterable[str]) -> list[str]:
     """Return a note where a limit of money was given to a stage in which nothing bills."""
     values = settings.stage("01")

@@ -221,3 +221,23 @@ def exactness(path: Path) -> str:
         same = " | ".join(f"{100 * row[name]:.1f} %" for name in ("same_loop", "same_batch"))
         lines.append(f"| {row['engine']} | {row['dtype']} | {row['trainer']} | {gap} | {same} |")
     return "\n".join(lines)
+
+
+def algorithms(path: Path) -> str:
+    """Return average EM and training reward of each algorithm: mean over the seeds, lowest to highest in brackets."""
+    if not path.is_file():
+        return NOT_MEASURED
+    table = pd.read_csv(path)
+    lines = [
+        f"| `03.algorithm` | EM, untrained {table['em_before'].mean():.2f} | reward, first fifth of the steps | last fifth | "
+        "seconds of a training | seeds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, own in table.groupby("algorithm", sort=False):
+        cells = [_range(own[column]) for column in ("em_after", "reward_first_fifth", "reward_last_fifth")]
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {own['seconds'].mean():.0f} | {len(own)} |")
+    return "\n".join(lines)
+
+
+def _range(values: pd.Series) -> str:
+    return f"{values.mean():.2f} [{values.min():.2f}, {values.max():.2f}]"

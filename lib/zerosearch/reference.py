@@ -156,6 +156,7 @@ def blocks() -> dict[str, str]:
         "health-rules": readme_tables.health(),
         "rollout-exactness": readme_tables.exactness(artifacts.REPO / "benchmarks" / "rollout_exactness.csv"),
         "rollout-loops": readme_tables.loops(artifacts.REPO / "benchmarks" / "rollout_throughput.csv"),
+        "algorithms": readme_tables.algorithms(artifacts.REPO / "benchmarks" / "algorithms.csv"),
         "laptop-times": readme_tables.times(laptop), "smoke-times": readme_tables.times(smoke),
     }
 

@@ -21,6 +21,8 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 EngineKind = Literal["transformers", "vllm"]
 Loss = Literal["plain", "fused"]  # how trainers compute theirs, see ``training.losses``
+AlgorithmName = Literal["grpo", "reinforce", "reinforce-loo", "ppo"]  # of policy RL, see ``training.algorithms``
+KlIn = Literal["", "loss", "reward"]  # where its KL stands
 LOSS_VARIABLE = "ZEROSEARCH_LOSS"  # tells a notebook which of them its profile says
 RetrieverName = Literal["bm25", "bm25_plain", "serpapi", "wikipedia", "dense"]
 METHODS = (  # ways to use the untrained policy
@@ -125,11 +127,14 @@ class Stage03(Common):
     simulator_key_variable: Name = "SIMULATOR_API_KEY"  # environment variable with its key
     simulator_workers: Count = 16  # requests under way at once
     simulator_replicas: CountOrNone = 0  # vLLM servers started for the simulator, 0 for a model in this process
+    algorithm: AlgorithmName = "grpo"  # how rewards teach: grpo, reinforce, reinforce-loo or ppo
     steps: Count = 12  # optimiser updates
     questions_per_step: Count = 32  # questions per update
-    group_size: Annotated[int, Field(ge=2)] = 8  # trajectories per question
+    group_size: Count = 8  # trajectories per question
     learning_rate: Positive = 5.0e-4  # constant
+    critic_learning_rate: Positive = 1.0e-3  # of the critic, for ppo alone
     kl_weight: NotNegative = 1.0e-3  # weight of the KL to the base
+    kl_in: KlIn = ""  # loss or reward, empty for what suits the algorithm
     clip: Positive = 0.2  # of the probability ratio
     temperature: Positive = 1.0  # sampling temperature
     noise_start: Share = 0.0  # noise probability at the first step

@@ -1,7 +1,8 @@
-"""Advantages: how much better than its group a trajectory was.  Plain NumPy, no model, no text.
+"""Advantages: how much better than expected a trajectory, or a token, was.  Plain NumPy, no model, no text.
 
 A group holds the trajectories drawn for one question.  Group ids are given explicitly (never
 guessed from positions), so a failed trajectory can drop out without shifting its neighbours.
+With a critic every token has an advantage of its own; no group is needed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Callable
 
 import numpy as np
+from scipy.signal import lfilter
 
 from zerosearch.errors import unknown_name
 
@@ -77,3 +79,27 @@ def group_advantages(
         advantages[members] = ESTIMATORS[kind](rewards[members])
     return advantages
 
+
+
+def generalised_advantages(
+    rewards: np.ndarray, values: np.ndarray, gamma: float = 1.0, lam: float = 1.0
+) -> np.ndarray:
+    """Return the advantage of every policy token of one trajectory, (T,) float64 (GAE, before any whitening).
+
+    rewards (T,): earned by each token.  values (T,): expected before it is written.  The policy's tokens alone
+    stand in both: what follows the last token of a message is the first token of the next message, however many
+    retrieved tokens lie between, and nothing follows the last one.
+
+    d_t = r_t + gamma V_{t+1} - V_t;  A_t = d_t + gamma lam A_{t+1}.  With both 1, as published, A_t is the sum of
+    the rewards from t on, minus V_t.
+    """
+    rewards, values = np.asarray(rewards, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    errors = rewards + gamma * np.append(values[1:], 0.0) - values
+    return lfilter([1.0], [1.0, -gamma * lam], errors[::-1])[::-1]
+
+
+def whitened(advantages: np.ndarray) -> np.ndarray:
+    """Return (A - mean) / (std + epsilon) of the policy tokens of a batch, (N,); zeros where fewer than two are."""
+    if len(advantages) < 2:
+        return np.zeros_like(advantages)
+    return (advantages - advantages.mean()) / (advantages.std(ddof=1) + STD_EPSILON)

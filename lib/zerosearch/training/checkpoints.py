@@ -44,7 +44,14 @@ class MarkedCheckpoints:
         Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
         step = self.state.global_step  # type: ignore[attr-defined]
         folder = Path(self.args.output_dir) / f"{PREFIX}{step}"  # type: ignore[attr-defined]
+        self.save_beside(folder)
         mark_complete(folder, step, self.fingerprint)
+
+    def save_beside(self, folder: Path) -> None:
+        """Write what a trainer needs beside transformers' files into a checkpoint, before it is declared complete."""
+
+    def load_beside(self, folder: Path) -> None:
+        """Read what ``save_beside`` wrote."""
 
     def _send_telemetry(self) -> None:
         """Make no network call that nobody asked for."""
@@ -61,6 +68,7 @@ class MarkedCheckpoints:
             if found is None:
                 self.train()  # type: ignore[attr-defined]
             elif found[1] < steps:
+                self.load_beside(found[0])
                 self.train(resume_from_checkpoint=str(found[0]))  # type: ignore[attr-defined]
             else:  # all steps were done before; only what follows them was cut off
                 self._load_from_checkpoint(str(found[0]))  # type: ignore[attr-defined]

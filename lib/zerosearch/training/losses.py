@@ -75,11 +75,8 @@ def micro_batch_loss(
             importance="token" if correction.kind == "token" else "none", importance_cap=correction.cap,
         )
         return _fused(model, reference, batch, settings, correction)
+    ref_logp = None if reference is None else frozen_logp(reference, batch, temperature, loss)
     where = (batch.input_ids, batch.positions, batch.targets, temperature)
-    ref_logp = None
-    if reference is not None:
-        with torch.no_grad():
-            ref_logp, _ = token_logprobs(reference, *where)
     logp, entropies = token_logprobs(model, *where, with_entropy=True)
     total, terms = policy_loss(
         logp, batch.old_logp, batch.advantages, batch.weights, clip=clip, ref_logp=ref_logp, kl_weight=kl_weight,
@@ -92,7 +89,7 @@ def _fused(
     model: PreTrainedModel, reference: PreTrainedModel | None, batch: MicroBatch, settings: kernels.PolicySettings,
     correction: Correction,
 ) -> tuple[torch.Tensor, LossTerms, float]:
-    ref_logp = None if reference is None else _frozen_logp(reference, batch, settings.temperature)
+    ref_logp = None if reference is None else frozen_logp(reference, batch, settings.temperature, "fused")
     states, head = hidden_states(model, batch.input_ids, batch.positions), head_of(model)
     advantages, importance, corrected = batch.advantages, None, correction.kind != "none"
     if correction.kind == "sequence":  # a token's weight needs all of its trajectory: one more sweep, forward only
@@ -112,9 +109,14 @@ def _fused(
     return found.loss, terms, sums["entropy"]
 
 
-def _frozen_logp(model: PreTrainedModel, batch: MicroBatch, temperature: float) -> torch.Tensor:
-    """Return the log-probabilities (N,) of a micro-batch's targets under a model that does not learn, nats."""
+def frozen_logp(model: PreTrainedModel, batch: MicroBatch, temperature: float, loss: str) -> torch.Tensor:
+    """Return the log-probabilities (N,) of a micro-batch's targets under a model that does not learn, nats.
+
+    temperature, loss: as ``micro_batch_loss``.
+    """
     with torch.no_grad():
+        if loss != "fused":
+            return token_logprobs(model, batch.input_ids, batch.positions, batch.targets, temperature)[0]
         states = hidden_states(model, batch.input_ids, batch.positions)
     return kernels.token_logps(states, head_of(model), batch.targets, temperature=temperature)[0]
 

@@ -45,13 +45,13 @@ from zerosearch.training.policy_trainer import (
 )
 from zerosearch.training.simulator_sft import SFTSettings, sft_arguments
 from zerosearch.training.sampler import follow
-from zerosearch.training.step_metrics import TimedRetriever, rollout_metrics
+from zerosearch.training.step_metrics import OF_SOME_ALGORITHMS, TimedRetriever, rollout_metrics
 
 KEPT_PER_QUESTION = 2  # right trajectories of one question that rejection sampling learns from, at most
 LESSONS = "lessons.parquet"
 NOT_MEASURED = (
     "advantage_mean", "groups_with_spread", "kl", "clip_share", "logprob_gap", "logprob_gap_p50", "logprob_gap_p99",
-    "effective_share", "dropped_share",
+    "effective_share", "dropped_share", *OF_SOME_ALGORITHMS,
 )
 
 

@@ -1,4 +1,4 @@
-"""GRPO on trajectories: a subclass of TRL's GRPOTrainer whose rollouts are whole conversations.
+"""Policy RL on trajectories: a subclass of TRL's GRPOTrainer whose rollouts are whole conversations.
 
 What stays TRL's (and transformers'): the training loop, optimiser, gradient clipping, batching of
 questions into groups, random state, saving and resuming.  What is replaced, and why:
@@ -7,6 +7,7 @@ questions into groups, random state, saving and resuming.  What is replaced, and
   the data set carry the record's index, so nothing is looked up by text (questions may repeat).
 - ``_prepare_inputs`` / ``training_step``: one generation batch is one optimiser step, taken in
   micro-batches of similar length.  A checkpoint can therefore never fall inside a generation batch.
+- advantages: of GRPO, REINFORCE or PPO, see ``algorithms`` and ``credit``.
 - ``compute_loss``: log-probabilities of policy tokens alone, see ``objective`` and ``losses``.
 - the reference model: a frozen copy of the policy as it was handed in, not one loaded by name.
 """
@@ -29,14 +30,16 @@ from trl import GRPOConfig, GRPOTrainer
 from zerosearch import seeds
 from zerosearch.errors import ConfigError
 from zerosearch.schema import Question, ScoredTrajectory
-from zerosearch.training.advantages import group_advantages
-from zerosearch.training.batching import MicroBatch, Normalisation, make_micro_batches
+from zerosearch.training import algorithms
+from zerosearch.training.batching import MicroBatch, Normalisation
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.correction import Correction
 from zerosearch.training.health import WatchKind
+from zerosearch.training.credit import Credit, Judges, Outcome, assign_credit
+from zerosearch.training.critic import Critic
 from zerosearch.training.losses import chosen_loss, micro_batch_loss
 from zerosearch.training.objective import LossTerms
-from zerosearch.training.step_metrics import rollout_metrics, update_metrics
+from zerosearch.training.step_metrics import OF_SOME_ALGORITHMS, rollout_metrics, update_metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ class RLSettings:
     kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
     loss: see ``losses``; empty for what the profile says.
     watch: what a collapse does, see ``health``; changes no number of a step.
+    algorithm: see ``algorithms``.  kl_in: ``loss`` or ``reward``; empty for what suits the algorithm.  advantage:
+    another estimator than the algorithm's own; empty for its own, and always with a critic.
+    critic_learning_rate, value_clip, gae_gamma, gae_lambda: of PPO alone, see ``critic``.
+
+    Raises ConfigError for unknown names and for groups from which the algorithm cannot learn.
     """
 
     steps: int
@@ -63,7 +71,7 @@ class RLSettings:
     seed: int = 0
     save_every: int = 15
     reward: str = "f1"
-    advantage: str = "grpo"
+    advantage: str = ""
     normalisation: Normalisation = "token"
     warmup_steps: int = 2
     max_grad_norm: float = 1.0
@@ -72,6 +80,33 @@ class RLSettings:
     correction: Correction = Correction()
     loss: str = ""
     watch: WatchKind = "off"
+    algorithm: str = "grpo"
+    kl_in: str = ""
+    critic_learning_rate: float = 1e-3
+    value_clip: float = 0.5
+    gae_gamma: float = 1.0
+    gae_lambda: float = 1.0
+
+    def __post_init__(self) -> None:
+        problem = algorithms.problem_of({"algorithm": self.algorithm, "group_size": self.group_size})
+        if self.advantage and not algorithms.get_algorithm(self.algorithm).advantage:
+            problem = (
+                f"advantage: expected none with the algorithm {self.algorithm}, whose critic estimates it, found "
+                f"{self.advantage!r}; leave it out"
+            )
+        if problem:
+            raise ConfigError(problem)
+        algorithms.place_of_kl(self.algorithm, self.kl_in)
+
+    @property
+    def estimator(self) -> str:
+        """The name of the estimator of advantages, see ``advantages``."""
+        return self.advantage or algorithms.get_algorithm(self.algorithm).advantage
+
+    @property
+    def kl_place(self) -> str:
+        """Where the KL stands: ``loss`` or ``reward``."""
+        return algorithms.place_of_kl(self.algorithm, self.kl_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +158,10 @@ def question_order(n_questions: int, steps: int, per_step: int, seed: int) -> li
 
 def trainer_arguments(settings: RLSettings, folder: Path) -> GRPOConfig:
     """Return TRL's configuration, with every default that would surprise set by hand."""
-    batch = settings.questions_per_step * settings.group_size
-    return GRPOConfig(
-        output_dir=str(folder), max_steps=settings.steps, num_generations=settings.group_size,
-        per_device_train_batch_size=batch, gradient_accumulation_steps=1, steps_per_generation=1,
+    group = max(2, settings.group_size)
+    arguments = GRPOConfig(
+        output_dir=str(folder), max_steps=settings.steps, num_generations=group,
+        per_device_train_batch_size=settings.questions_per_step * group, gradient_accumulation_steps=1, steps_per_generation=1,
         learning_rate=settings.learning_rate, weight_decay=0.0, max_grad_norm=settings.max_grad_norm,
         epsilon=settings.clip, beta=0.0,  # the KL is ours: see PolicyTrainer.reference
         use_bias_correction_kl=False,  # plain k3, as published; TRL's default would multiply it by the ratio
@@ -137,6 +172,11 @@ def trainer_arguments(settings: RLSettings, folder: Path) -> GRPOConfig:
         save_strategy="steps", save_steps=settings.save_every, save_total_limit=2,
         seed=settings.seed, data_seed=settings.seed,
     )
+    # TRL refuses groups of one, but only its own advantages, which are not used, need more.
+    arguments.num_generations = settings.group_size
+    batch = settings.questions_per_step * settings.group_size
+    arguments.per_device_train_batch_size = arguments.generation_batch_size = batch
+    return arguments
 
 
 def short_rise(optimizer: Any, warmup_steps: int) -> LambdaLR:
@@ -169,9 +209,12 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self.questions, self.settings, self.reference = tuple(questions), settings, reference
         self.roll_out, self.on_step, self.fingerprint = roll_out, on_step, dict(fingerprint or {})
         self.sampling_temperature = temperature
+        self.critic = open_critic(model, settings)
         self._report: StepReport | None = None
+        self._credit = Credit([], np.zeros(0))
+        self._measured: dict[str, float | None] = {}
         self._terms: list[LossTerms] = []
-        self._entropy_sum = 0.0
+        self._entropy_sum = self._judging_seconds = 0.0
         super().__init__(
             model=model, args=trainer_arguments(settings, folder), processing_class=tokenizer,
             reward_funcs=_scored_in_rollout, train_dataset=self._rows(),
@@ -203,18 +246,15 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
             raise RuntimeError(f"expected rows of step {step}, found rows of steps {found}")
         batch = self.roll_out(slots)
         _check_order(slots, batch.scored)
-        groups = np.arange(len(slots)) // group
-        trajectories = [s.trajectory for s in batch.scored]
-        valid = np.array([t.stop_reason != "retriever_error" for t in trajectories])
+        started = time.perf_counter()
         rewards = np.array([s.reward for s in batch.scored])
-        advantages = group_advantages(rewards, groups, self.settings.advantage, valid)
-        metrics = rollout_metrics(batch.scored, advantages, groups, batch.noise_planned)
-        self._report = StepReport(step, metrics, batch.scored, advantages)
-        return make_micro_batches(
-            trajectories, advantages, pad_id=self.processing_class.pad_token_id,
-            max_tokens=self.settings.micro_batch_tokens, normalisation=self.settings.normalisation,
-            skip_idle=self.reference is None,
-        )
+        outcome = Outcome([s.trajectory for s in batch.scored], rewards, np.arange(len(slots)) // group)
+        judges = Judges(self.reference, self.critic, self.sampling_temperature, self.accelerator.device)
+        credit = assign_credit(outcome, self.settings, judges, self.processing_class.pad_token_id)
+        metrics = rollout_metrics(batch.scored, credit.advantages, outcome.groups, batch.noise_planned)
+        self._report = StepReport(step, metrics, batch.scored, credit.advantages)
+        self._credit, self._judging_seconds = credit, time.perf_counter() - started
+        return credit.micro_batches
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> list[MicroBatch]:
         return self._generate_and_score_completions(generation_batch)
@@ -228,15 +268,26 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         model.train()
         micro_batches = self._prepare_inputs(inputs)
         self._terms, self._entropy_sum = [], 0.0
-        return accumulate(self, model, micro_batches)
+        loss = accumulate(self, model, micro_batches)
+        self.training_seconds += self._judging_seconds + self._teach_critic()
+        return loss
+
+    def _teach_critic(self) -> float:
+        """Take the critic's own step, where there is one and something to learn from; return its wall seconds."""
+        started, credit = time.perf_counter(), self._credit
+        self._measured = dict(credit.measured)
+        if self.critic is not None and credit.lessons:
+            self._measured["value_loss"] = self.critic.learn(credit.micro_batches, credit.lessons)
+        return time.perf_counter() - started
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: MicroBatch, return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Return the loss of one micro-batch, weighted so that all of them sum to the batch's loss."""
+        reference = self.reference if self.settings.kl_place == "loss" else None
         loss, terms, entropy = micro_batch_loss(
-            model, self.reference, inputs, clip=self.settings.clip, kl_weight=self.settings.kl_weight,
+            model, reference, inputs, clip=self.settings.clip, kl_weight=self.settings.kl_weight,
             temperature=self.sampling_temperature, loss=self.settings.loss, correction=self.settings.correction,
         )
         self._terms.append(terms)
@@ -249,6 +300,16 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def save_beside(self, folder: Path) -> None:
+        """Write the critic, where there is one, into a checkpoint."""
+        if self.critic is not None:
+            self.critic.save(folder)
+
+    def load_beside(self, folder: Path) -> None:
+        """Read the critic of a checkpoint."""
+        if self.critic is not None:
+            self.critic.load(folder)
+
     # ---- after the step -----------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -258,9 +319,21 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
             return
         report, self._report = self._report, None
         measured = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate")}
-        measured |= update_metrics(self._terms, self._entropy_sum, self.reference is not None)
+        with_kl = self.reference is not None and self.settings.kl_place == "loss"
+        measured |= update_metrics(self._terms, self._entropy_sum, with_kl)
+        measured |= {**dict.fromkeys(OF_SOME_ALGORITHMS), **self._measured}
         row = {"step": report.step, **report.metrics, **measured}
         self.on_step(StepReport(report.step, row, report.scored, report.advantages))
+
+
+def open_critic(policy: PreTrainedModel, settings: RLSettings) -> Critic | None:
+    """Return the critic that the settings ask for, made from the policy before its training; None without one."""
+    if algorithms.get_algorithm(settings.algorithm).advantage:
+        return None
+    return Critic(
+        policy, learning_rate=settings.critic_learning_rate, warmup_steps=settings.warmup_steps,
+        clip=settings.value_clip, max_grad_norm=settings.max_grad_norm,
+    )
 
 
 def accumulate(trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch]) -> torch.Tensor:

@@ -52,6 +52,10 @@ METRICS: dict[str, str] = {
     "logprob_gap_p99": "its 99th percentile, nats; where it grows, set `correction`",
     "effective_share": "effective sample size of the importance weights over the tokens, 0 to 1; near 1",
     "dropped_share": "share of tokens that the correction `sequence` dropped, 0 to 1; near 0",
+    "kl_reward": "what the KL adds to a trajectory's reward, mean; below 0 and small, empty unless it stands there",
+    "value_mean": "mean of the critic over the tokens, in reward units; follows reward_mean, empty without a critic",
+    "value_loss": "loss of the critic; falls while the policy is steady, empty without a critic",
+    "explained_variance": "share of the returns' variance that the critic foresaw, at most 1; rises from 0",
     "seconds_rollout": "wall seconds in which the policy wrote",
     "seconds_simulator": "wall seconds in which the retriever answered",
     "seconds_training": "wall seconds of the update",
@@ -62,6 +66,7 @@ UPDATE_COLUMNS = (  # measured by the update
     "kl", "entropy", "clip_share", "logprob_gap", "logprob_gap_p50", "logprob_gap_p99", "effective_share",
     "dropped_share",
 )
+OF_SOME_ALGORITHMS = ("kl_reward", "value_mean", "value_loss", "explained_variance")  # empty in the others' rows
 
 
 @dataclass(frozen=True, slots=True)
