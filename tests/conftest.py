@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import signal
 import sys
 from pathlib import Path
 from typing import Iterator
@@ -13,6 +12,7 @@ from typing import Iterator
 import browsers
 import pytest
 from hypothesis import settings
+from terminal import signals_of_a_terminal  # noqa: F401 - a fixture of every test
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -28,15 +28,6 @@ settings.load_profile("workbook")
 VARIABLE = "ZEROSEARCH_SHARED_DATA"
 # How reasons for skipping begin.
 _NO_DATA, _NO_BROWSER, _NO_TRITON = "real data: expected", "expected a Chromium", "expected triton"
-
-
-@pytest.fixture(autouse=True)
-def _signals_of_a_terminal() -> Iterator[None]:
-    """SIGINT raises, also where a shell started the tests in the background or another test took it; then as before."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)
-    yield
-    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before):
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 for name, value in {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}.items():
     os.environ.setdefault(name, value)
 
+from terminal import signals_of_a_terminal  # noqa: E402, F401 - a fixture of every test
+
 from zerosearch.engines.opening import open_text_engine  # noqa: E402
 from zerosearch.engines.vllm_engine import VllmEngine  # noqa: E402
 from zerosearch.microworld import models  # noqa: E402
