@@ -46,6 +46,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "scoring",
         "curriculum",
         "kernels",
+        "adapters",
+        "arithmetic",
         "labels",
         "labels_judge",
         "microworld",

@@ -25,12 +25,8 @@ from zerosearch.rollout import RolloutSettings
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, SearchRequest
 from zerosearch.training import checkpoints
 from zerosearch.training.batching import make_micro_batches
-from zerosearch.training.policy_rl import (
-    frozen_copy,
-    retrieval_events,
-    score_trajectories,
-    train_policy,
-)
+from zerosearch.training.laying import frozen_copy
+from zerosearch.training.policy_rl import retrieval_events, score_trajectories, train_policy
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, question_order
 from zerosearch.training.step_metrics import METRICS
 

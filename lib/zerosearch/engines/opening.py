@@ -7,8 +7,10 @@ import weakref
 from pathlib import Path
 from typing import Sequence, get_args
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from zerosearch.arithmetic import held_in
 from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.engines.vllm_engine import VllmEngine
@@ -43,7 +45,8 @@ def _open_vllm(
         before.close()
     with tempfile.TemporaryDirectory(prefix="zerosearch-vllm-") as folder:  # vLLM loads from files
         model.save_pretrained(Path(folder))
-        dtype = str(model.dtype).removeprefix("torch.")
+        held = torch.bfloat16 if held_in() == torch.bfloat16 else model.dtype  # of a model just trained: float32
+        dtype = str(held).removeprefix("torch.")
         engine = VllmEngine(folder, tokenizer, name, max_batch, stop_strings, dtype=dtype)
     _last = weakref.ref(engine)
     return engine

@@ -19,6 +19,7 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
+from zerosearch.arithmetic import computing
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest, GenerationStop
 from zerosearch.engines.stopping import StopRule, end_ids
 from zerosearch.prompts import STOP_STRINGS
@@ -103,6 +104,7 @@ class TransformersEngine:
         self.model, self.tokenizer, self.name, self.max_batch = model, tokenizer, name, max_batch
         self.counts = EngineCounts()
         self._store: dict[Hashable, _Stored] = {}
+        self._home: torch.device | None = None  # where the model belongs while it sleeps
         self._lock = threading.RLock()  # a policy that searches itself is asked from two threads
         ends = end_ids(model.config, getattr(model, "generation_config", None), tokenizer)
         self._rule = StopRule(tokenizer, stop_strings, ends)
@@ -114,7 +116,23 @@ class TransformersEngine:
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one Generation per request, in order; see engines/base.py.  One thread at a time gets in."""
         with self._lock, torch.no_grad():
-            return self._generate(requests)
+            self._wake()
+            with computing(self.model.device):
+                return self._generate(requests)
+
+    def sleep(self) -> None:
+        """Move the model to the machine's memory until the next call; nothing on a CPU.  Not yet measured on a GPU."""
+        with self._lock:
+            if self.model.device.type != "cpu":
+                self.release()
+                self._home = self.model.device
+                self.model.to("cpu")
+                torch.cuda.empty_cache()
+
+    def _wake(self) -> None:
+        if self._home is not None:
+            self.model.to(self._home)
+            self._home = None
 
     def _generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         started = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from transformers import PreTrainedModel
 
-from zerosearch import kernels
+from zerosearch import adapters, kernels
 from zerosearch.errors import ConfigError, unknown_name
 from zerosearch.stage_parameters import LOSS_VARIABLE, Loss
 from zerosearch.training.batching import MicroBatch
@@ -66,7 +66,7 @@ def micro_batch_loss(
 ) -> tuple[torch.Tensor, LossTerms, float]:
     """Return (loss, terms, sum of entropies in nats) of one micro-batch of RL.
 
-    reference: the frozen model of the KL, None without one.  temperature: sampled with.  loss: one of LOSSES.
+    reference: the model of the KL, asked without adapters; None without one.  temperature: sampled with.  loss: one of LOSSES.
     correction: of differences between sampler and trainer, see ``policy_loss``.
     """
     if loss == "fused":
@@ -78,7 +78,7 @@ def micro_batch_loss(
     where = (batch.input_ids, batch.positions, batch.targets, temperature)
     ref_logp = None
     if reference is not None:
-        with torch.no_grad():
+        with torch.no_grad(), adapters.left_out(reference):
             ref_logp, _ = token_logprobs(reference, *where)
     logp, entropies = token_logprobs(model, *where, with_entropy=True)
     total, terms = policy_loss(
@@ -113,8 +113,8 @@ def _fused(
 
 
 def _frozen_logp(model: PreTrainedModel, batch: MicroBatch, temperature: float) -> torch.Tensor:
-    """Return the log-probabilities (N,) of a micro-batch's targets under a model that does not learn, nats."""
-    with torch.no_grad():
+    """Return the log-probabilities (N,) of a micro-batch's targets under a reference, nats."""
+    with torch.no_grad(), adapters.left_out(model):
         states = hidden_states(model, batch.input_ids, batch.positions)
     return kernels.token_logps(states, head_of(model), batch.targets, temperature=temperature)[0]
 
