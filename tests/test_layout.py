@@ -34,6 +34,7 @@ from zerosearch.training.policy_rl import run_fingerprint
 from zerosearch.training.policy_trainer import RLSettings
 from zerosearch.training.sampler import follow, rest_simulator
 from zerosearch.training.simulator_data import row_parts
+from zerosearch.training.simulator_sft import SimulatorTrainer
 
 ADAPTED = Layout(lora_rank=4)
 SHORT = replace(SETTINGS, steps=2, kl_weight=0.1)
@@ -212,12 +213,22 @@ def test_a_finished_training_is_merged_again_from_its_last_checkpoint(
     assert torch.equal(weights(model), weights(again))
 
 
-def test_the_simulator_with_adapters_resumes_too(tmp_path: Path) -> None:
-    short = replace(SFT, steps=4)
+def test_the_simulator_with_adapters_resumes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short, original = replace(SFT, steps=4), SimulatorTrainer.training_step
+
+    def dying(self, *given):  # noqa: ANN001, ANN002, ANN202
+        if self.state.global_step == 3:
+            raise _Stopped
+        return original(self, *given)
+
     with layouts.using(Layout(lora_rank=4, sft_rows=2)):
-        _, whole, model = tune(tmp_path, short)
-        (tmp_path / "checkpoints/checkpoint-4").rename(tmp_path / "checkpoints/checkpoint-9x")
-        _, again, same = tune(tmp_path, short)
+        _, whole, model = tune(tmp_path / "whole", short)
+        monkeypatch.setattr(SimulatorTrainer, "training_step", dying)
+        with pytest.raises(_Stopped):
+            tune(tmp_path / "cut", short)
+        monkeypatch.setattr(SimulatorTrainer, "training_step", original)
+        stage, again, same = tune(tmp_path / "cut", short)
+    assert stage.progressed == [(2, 4), (3, 4), (4, 4)]
     assert whole["loss"].tolist() == again["loss"].tolist() and torch.equal(weights(model), weights(same))
     assert not adapters.layers(model) and not torch.equal(weights(model), weights(tune(tmp_path / "plain", short)[2]))
 
