@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "kernels",
         "adapters",
         "arithmetic",
+        "heads",
         "labels",
         "labels_judge",
         "microworld",

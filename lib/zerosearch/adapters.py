@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from zerosearch.errors import ConfigError
+
 ALPHA = 32  # numerator of the scale ALPHA / rank of what adapters add; fixed, so that one learning rate suits all ranks
 FILE = "adapter.safetensors"
 _NAME, _BASE, _PARTS = "default", ".base_layer.", (".lora_A.", ".lora_B.")
@@ -23,13 +25,20 @@ def add(model: PreTrainedModel, rank: int, seed: int) -> None:
     """Give a model adapters that add nothing yet, and freeze everything else.
 
     Adapters are float32 whatever the weights are.  seed: of their first values; global generators are left as they are.
+    ConfigError for a family that cannot have them.
     """
     from peft import LoraConfig, inject_adapter_in_model  # only a run with adapters needs it
 
     config = LoraConfig(r=rank, lora_alpha=ALPHA, lora_dropout=0.0, bias="none", target_modules="all-linear")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model, _NAME)
+        try:
+            inject_adapter_in_model(config, model, _NAME)
+        except ValueError as error:  # peft knows families that cannot have them
+            raise _refused(model, str(error)) from error
+    for layer in layers(model).values():
+        if not hasattr(layer.get_base_layer(), "weight"):
+            raise _refused(model, f"{type(layer.get_base_layer()).__name__}, whose weights are no linear layer")
     model.__dict__.pop("peft_config", None)  # peft's note, which outlives the merging
     for parameter in trained(model).values():
         parameter.data = parameter.data.float()
@@ -96,6 +105,13 @@ def load(model: PreTrainedModel, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(saved[name])
+
+
+def _refused(model: PreTrainedModel, found: str) -> ConfigError:
+    return ConfigError(
+        f"adapters: expected a model of linear layers, found {type(model).__name__} with {found}; train all of it with "
+        "--set layout.lora_rank=0, or choose another model"
+    )
 
 
 def _merged(layer: Any) -> torch.Tensor:

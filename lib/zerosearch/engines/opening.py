@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from zerosearch.arithmetic import held_in
+from zerosearch.engines.agreement import require_agreement
 from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.engines.vllm_engine import VllmEngine
@@ -28,12 +29,14 @@ def open_text_engine(
     """Return an engine of that kind over the model as it is now.
 
     A transformers engine follows the model when it is trained on; a vLLM engine has a copy of its weights and
-    must be opened again.  One vLLM engine is open at a time: opening another closes the one before.
+    must be opened again.  ConfigError for a model that the engine cannot compute.  One vLLM engine is open at a time: opening another closes the one before.
     """
     if kind not in get_args(EngineKind):
         raise unknown_name("engine", kind, get_args(EngineKind))
     if kind == "transformers":
-        return TransformersEngine(model, tokenizer, name, max_batch, stop_strings)
+        engine = TransformersEngine(model, tokenizer, name, max_batch, stop_strings)
+        require_agreement(engine)
+        return engine
     return _open_vllm(model, tokenizer, name, max_batch, stop_strings)
 
 

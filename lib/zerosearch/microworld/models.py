@@ -73,6 +73,8 @@ def load(name: str, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, 
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # Gemma 2: the others leave the cap of its scores out
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 

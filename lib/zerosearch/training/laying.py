@@ -40,6 +40,16 @@ def lay_out(model: PreTrainedModel, seed: int) -> None:
         model.float()
 
 
+def without_dropout(model: PreTrainedModel) -> None:
+    """Switch dropout off, in place: a policy's log-probs in training must be those that it was sampled with."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
 def checkpointing_arguments() -> dict[str, Any]:
     """Return what a trainer's configuration says of computing blocks again in the backward pass."""
     if not layouts.in_force().gradient_checkpointing:

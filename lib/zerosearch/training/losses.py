@@ -16,17 +16,13 @@ from transformers import PreTrainedModel
 
 from zerosearch import adapters, kernels
 from zerosearch.errors import ConfigError, unknown_name
+from zerosearch.heads import scale_of, softcap_of
 from zerosearch.stage_parameters import LOSS_VARIABLE, Loss
 from zerosearch.training.batching import MicroBatch
 from zerosearch.training.correction import Correction, importance_weights
 from zerosearch.training.objective import LossTerms, hidden_states, loss_terms, policy_loss, token_logprobs
 
 LOSSES = get_args(Loss)
-# Where a model's configuration says what its head does beside the product: name -> the factor on the logits.
-_SCALES = {
-    "logit_scale": lambda x: x, "output_multiplier": lambda x: x, "lm_head_multiplier": lambda x: x,
-    "logits_scaling": lambda x: 1.0 / x,
-}
 
 
 def chosen_loss(asked: str = "") -> str:
@@ -46,18 +42,12 @@ def fingerprint(asked: str) -> dict[str, str]:
 def head_of(model: PreTrainedModel) -> kernels.Head:
     """Return the head of a model; ConfigError where it is no plain linear layer (an adapter on it, say)."""
     layer = model.get_output_embeddings()
-    config = model.config.get_text_config()
     if not isinstance(layer, torch.nn.Linear):
         raise ConfigError(
             f"fused loss: expected a linear layer as the head of the policy, found {type(layer).__name__}; write "
             "`loss: plain` into the profile"
         )
-    if config.model_type == "hyperclovax":  # multiplies by what others divide by
-        scale = config.logits_scaling
-    else:
-        given = ((name, getattr(config, name, None)) for name in _SCALES)
-        scale = next((_SCALES[name](value) for name, value in given if value is not None), 1.0)
-    return kernels.Head(layer.weight, layer.bias, getattr(config, "final_logit_softcapping", None), float(scale))
+    return kernels.Head(layer.weight, layer.bias, softcap_of(model.config), scale_of(model.config))
 
 
 def micro_batch_loss(

@@ -23,7 +23,7 @@ from zerosearch import adapters, files, layouts
 from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
-from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.ledger import PAID, step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries, served_model
@@ -36,7 +36,7 @@ from zerosearch.scoring import score
 from zerosearch.training import checkpoints, losses
 from zerosearch.training.asking import Asking
 from zerosearch.training.health import Watcher
-from zerosearch.training.laying import lay_out, reference_of
+from zerosearch.training.laying import lay_out, reference_of, without_dropout
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
 from zerosearch.training.sampler import check_sampler, follow, rest, rest_simulator
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
@@ -90,6 +90,7 @@ def train_policy(
     run.device = policy_model.device.type
     reference = reference_of(policy_model) if settings.kl_weight > 0 else None
     lay_out(policy_model, settings.seed)
+    without_dropout(policy_model)
     trainer = PolicyTrainer(
         policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
         reference=reference,
@@ -113,7 +114,7 @@ def training_engine(
 ) -> Engine:
     """Return the engine that rolls out while policy_model is trained; ConfigError for one that cannot follow it."""
     if engine is None:
-        return TransformersEngine(policy_model, tokenizer)
+        return open_text_engine("transformers", policy_model, tokenizer, "transformers")
     check_sampler(engine)
     return engine
 
