@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from test_policy_rl import (
-    CURRICULUM, QUESTIONS, ROLLOUT, SETTINGS, TOKENIZER, _Stopped, dense_reward, micro_model, stop_after, train, weights,
+    CURRICULUM, QUESTIONS, ROLLOUT, SETTINGS, TOKENIZER, _Stopped, dense_reward, micro_model, stop_after, train,
+    weights,
 )
 from test_simulator_sft import SETTINGS as SFT
 from test_simulator_sft import tune
-from training_toys import FakeStage, random_trajectories, read_rows, toy_model
+from training_toys import ScriptedRetriever, random_trajectories, read_rows, toy_model
 
-from zerosearch import adapters, artifacts, layouts, notebook_runner, profiles
+from zerosearch import adapters, artifacts, cli, layouts, notebook_runner, profiles
 from zerosearch.arithmetic import computing, held_in
 from zerosearch.engines.base import GenerationRequest
 from zerosearch.engines.opening import open_text_engine
@@ -27,6 +28,10 @@ from zerosearch.errors import ConfigError
 from zerosearch.layouts import LAYOUT_VARIABLE, Layout
 from zerosearch.microworld import models
 from zerosearch.planning import fit
+from zerosearch.prompts import Prompts
+from zerosearch.retrievers.base import FailureLimit
+from zerosearch.retrievers.sharing import SharedSimulator
+from zerosearch.retrievers.simulator import SimulatorRetriever
 from zerosearch.training import laying, losses
 from zerosearch.training.batching import MicroBatch, make_micro_batches
 from zerosearch.training.objective import token_logprobs
@@ -35,6 +40,7 @@ from zerosearch.training.policy_trainer import RLSettings
 from zerosearch.training.sampler import follow, rest_simulator
 from zerosearch.training.simulator_data import row_parts
 from zerosearch.training.simulator_sft import SimulatorTrainer
+from zerosearch.training.step_metrics import TimedRetriever
 
 ADAPTED = Layout(lora_rank=4)
 SHORT = replace(SETTINGS, steps=2, kl_weight=0.1)
@@ -64,8 +70,10 @@ def logps(model: torch.nn.Module) -> torch.Tensor:
         return token_logprobs(model, batch.input_ids, batch.positions, batch.targets)[0]
 
 
-def loss_and_gradients(model: torch.nn.Module, reference: torch.nn.Module | None = None, loss: str = "plain"):  # noqa: ANN201
-    """Return (loss, mean KL, gradient by name) of a few trajectories, computed as the layout in force says."""
+def loss_and_gradients(
+    model: torch.nn.Module, reference: torch.nn.Module | None = None, loss: str = "plain"
+) -> tuple[float, float, dict[str, torch.Tensor]]:
+    """Return (loss, KL in all, gradient by name) of a few trajectories, computed as the layout in force says."""
     total, kl = 0.0, 0.0
     model.train()
     for batch in batches():
@@ -182,7 +190,8 @@ def test_a_training_with_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not adapters.layers(model) and "forward" not in model.__dict__
     base = micro_model()
     moved = {n for (n, p), q in zip(model.named_parameters(), base.parameters()) if not torch.equal(p, q)}
-    assert moved == {f"{name}.weight" for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)} - {"lm_head.weight"}
+    linear = {f"{name}.weight" for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert moved == linear - {"lm_head.weight"}
 
 
 def test_a_resumed_training_with_adapters_ends_like_an_undisturbed_one(
@@ -230,7 +239,7 @@ def test_the_simulator_with_adapters_resumes_too(tmp_path: Path, monkeypatch: py
         stage, again, same = tune(tmp_path / "cut", short)
     assert stage.progressed == [(2, 4), (3, 4), (4, 4)]
     assert whole["loss"].tolist() == again["loss"].tolist() and torch.equal(weights(model), weights(same))
-    assert not adapters.layers(model) and not torch.equal(weights(model), weights(tune(tmp_path / "plain", short)[2]))
+    assert not adapters.layers(model) and not torch.equal(weights(model), weights(micro_model()))
 
 
 # -- precision ------------------------------------------------------------------------------------
@@ -276,28 +285,29 @@ def test_models_are_loaded_as_the_layout_says(tmp_path: Path) -> None:
 
 
 def test_a_bf16_engine_is_opened_over_a_model_just_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {}
-    monkeypatch.setattr("zerosearch.engines.opening.VllmEngine", lambda *_, dtype: said.setdefault("dtype", dtype) and Said())
+    class Opened:
+        def __init__(self, *_: object, dtype: str):
+            self.dtype = dtype
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("zerosearch.engines.opening.VllmEngine", Opened)
     with layouts.using(Layout(precision="bf16")):
-        open_text_engine("vllm", micro_model(), TOKENIZER, "toy")
-    assert said == {"dtype": "bfloat16"}
-
-
-class Said:
-    """Stands for an open engine."""
+        assert open_text_engine("vllm", micro_model(), TOKENIZER, "toy").dtype == "bfloat16"
+    assert open_text_engine("vllm", micro_model(), TOKENIZER, "toy").dtype == "float32"
 
 
 # -- memory -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_blocks_computed_again_give_the_same_gradients(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+def test_blocks_computed_again_give_the_same_gradients(rank: int) -> None:
+    found, calls = [], list[int]()
     for again in (False, True):
         model = adapted_model() if rank else toy_model()
         if again:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            calls = counted(model, monkeypatch)
+            counted(model, calls)
         found.append(loss_and_gradients(model, laying.frozen_copy(toy_model())))
     assert calls and found[0][0] == found[1][0]
     for name, gradient in found[0][2].items():
@@ -305,16 +315,12 @@ def test_blocks_computed_again_give_the_same_gradients(rank: int, monkeypatch: p
     assert set(found[0][2]) == set(found[1][2])
 
 
-def counted(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows with every forward pass of the first block during a backward pass."""
-    calls: list[int] = []
-
-    def note(*_: object) -> None:
-        if torch._C._current_graph_task_id() != -1:
-            calls.append(1)
-
-    model.model.layers[0].mlp.register_forward_pre_hook(note)
-    return calls
+def counted(model: torch.nn.Module, calls: list[int]) -> torch.nn.Module:
+    """Let a list grow with every forward pass of a model's first block during a backward pass; return the model."""
+    model.model.layers[0].mlp.register_forward_pre_hook(
+        lambda *_: calls.append(1) if torch._C._current_graph_task_id() != -1 else None
+    )
+    return model
 
 
 def test_trainers_compute_blocks_again_where_the_layout_says_so(
@@ -324,8 +330,8 @@ def test_trainers_compute_blocks_again_where_the_layout_says_so(
     found = []
     for name, layout in (("plain", Layout()), ("again", Layout(gradient_checkpointing=True))):
         calls: list[int] = []
-        monkeypatch.setattr("test_policy_rl.micro_model", lambda calls=calls: watched(calls, monkeypatch))
-        monkeypatch.setattr("test_simulator_sft.micro_model", lambda calls=calls: watched(calls, monkeypatch))
+        for module in ("test_policy_rl", "test_simulator_sft"):
+            monkeypatch.setattr(f"{module}.micro_model", lambda calls=calls: counted(micro_model(), calls))
         with layouts.using(layout):
             _, history, model = train(tmp_path / name, SHORT, **BRIEF)
             policy_calls = len(calls)
@@ -334,16 +340,6 @@ def test_trainers_compute_blocks_again_where_the_layout_says_so(
         assert (policy_calls > 0, len(calls) > policy_calls) == (layout.gradient_checkpointing,) * 2
     assert found[0][:2] == found[1][:2]
     assert all(torch.equal(a, b) for a, b in zip(found[0][2:], found[1][2:]))
-
-
-def watched(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
-    model = micro_model()
-    calls_of_model = counted(model, monkeypatch)
-    calls_of_model.clear()
-    model.model.layers[0].mlp.register_forward_pre_hook(
-        lambda *_: calls.append(1) if torch._C._current_graph_task_id() != -1 else None
-    )
-    return model
 
 
 def test_parts_of_a_batch_by_hand() -> None:
@@ -383,13 +379,6 @@ def test_micro_batches_are_as_long_as_the_layout_says() -> None:
 
 
 def test_a_simulator_in_this_process_is_put_to_sleep_where_the_layout_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zerosearch.prompts import Prompts
-    from zerosearch.retrievers.base import FailureLimit
-    from zerosearch.retrievers.sharing import SharedSimulator
-    from zerosearch.retrievers.simulator import SimulatorRetriever
-    from zerosearch.training.step_metrics import TimedRetriever
-    from training_toys import ScriptedRetriever
-
     asleep: list[object] = []
     monkeypatch.setattr(TransformersEngine, "sleep", lambda self: asleep.append(self.model))
     engine = TransformersEngine(micro_model(), TOKENIZER)
@@ -456,8 +445,6 @@ def test_a_block_ends_with_the_layout_before_it() -> None:
 
 
 def test_settings_of_a_run_name_a_layout_and_nothing_of_the_default() -> None:
-    from zerosearch import cli
-
     assert "layout" not in str(cli.run_settings(profiles.load("smoke")).keys())
     made = cli.run_settings(profiles.load("single_gpu"))
     assert made["layout"] == {
@@ -510,7 +497,8 @@ def test_a_default_layout_changes_no_byte(tmp_path: Path, monkeypatch: pytest.Mo
             monkeypatch.setenv(LAYOUT_VARIABLE, text)
         _, history, model = train(tmp_path / name, SHORT, **BRIEF)
         folder = tmp_path / name / "checkpoints/checkpoint-2"
-        rows = [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in read_rows(tmp_path / name / "metrics.jsonl")]
+        logged = read_rows(tmp_path / name / "metrics.jsonl")
+        rows = [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in logged]
         files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".safetensors", ".json")}
         files.pop("trainer_state.json")  # has seconds
         found.append((rows, weights(model).tolist(), files))

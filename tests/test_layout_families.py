@@ -102,7 +102,7 @@ def merging_tokenizer(template: str | None) -> PreTrainedTokenizerBase:
     tokens = sorted(letters, key=letters.__getitem__) + [a + b for a, b in merges]
     backend = Tokenizer.from_str(made.backend_tokenizer.to_str())
     backend.model = BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([  # as Llama 3 and Qwen split: a line's end goes with the marks before
+    backend.pre_tokenizer = pre_tokenizers.Sequence([  # as Llama 3 and Qwen split: a line's end goes with its marks
         pre_tokenizers.Split(Regex(r" ?[^\s\p{L}\p{N}]+[\r\n]*|\p{L}+|\p{N}+|\s+"), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])
@@ -176,7 +176,8 @@ def other_model(kind: str, settings: dict[str, Any]) -> PreTrainedModel:
 def test_other_architectures_are_sampled_from_and_trained(kind: str, tmp_path: Path) -> None:
     model = other_model(kind, OTHERS[kind])
     (row,) = update_policy(model, TOKENIZER, tmp_path / "plain").to_dict("records")
-    assert row["kl"] == pytest.approx(0.0, abs=1e-9) and row["logprob_gap"] < 1e-4  # sampler and trainer are one function
+    assert row["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert row["logprob_gap"] < 1e-4  # sampler and trainer are one function
     check_updates(other_model(kind, OTHERS[kind]).to(torch.bfloat16), TOKENIZER, tmp_path)
 
 

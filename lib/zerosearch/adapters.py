@@ -101,7 +101,9 @@ def load(model: PreTrainedModel, folder: Path) -> None:
     """Give the adapters of a model the values of ``save``; ValueError when they are those of another model."""
     saved, own = load_file(folder / FILE), trained(model)
     if {n: t.shape for n, t in saved.items()} != {n: p.shape for n, p in own.items()}:
-        raise ValueError(f"{folder / FILE}: expected {len(own)} adapter weights of this model, found {len(saved)} others")
+        raise ValueError(
+            f"{folder / FILE}: expected {len(own)} adapter weights of this model, found {len(saved)} others"
+        )
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(saved[name])

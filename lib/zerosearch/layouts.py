@@ -30,9 +30,9 @@ DECIDING = {"01": ("precision",), "02": _TRAINED, "03": _TRAINED, "04": ("precis
 class Layout:
     """Where the weights of a run are, and in which numbers.
 
-    precision: ``bf16`` computes in bfloat16 and holds frozen weights in it; trained weights, their gradients and the
-    optimiser stay float32, since a step of 1e-6 is below bfloat16's resolution.  lora_rank: of adapters on all linear
-    layers, 0 to train every parameter.  gradient_checkpointing: blocks are computed again in the backward pass.
+    precision: ``bf16`` computes in bfloat16, loads models and holds frozen weights in it; trained weights, their
+    gradients and the optimiser stay float32, since a step of 1e-6 is below bfloat16's resolution.  lora_rank: of
+    adapters on all linear layers but the head, 0 to train every parameter.  gradient_checkpointing: blocks are computed again in the backward pass.
     micro_batch_tokens: most tokens of one forward and backward pass in stage 03.  sft_rows: texts of one pass in stage
     02, 0 for the whole batch.  policy_gpus: that train.  sharding: what of the trained model is spread over them
     (arXiv 1910.02054): optimiser, and gradients, and weights; ``fsdp`` is torch's way to do the last.

@@ -33,7 +33,7 @@ def require_agreement(engine: TransformersEngine) -> None:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
-        agrees, found = False, f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no reason'}"
+        agrees, found = False, f"{type(error).__name__}: {error}".splitlines()[0][:200]
     finally:
         engine.release()
         engine.counts.take()

@@ -29,7 +29,8 @@ def open_text_engine(
     """Return an engine of that kind over the model as it is now.
 
     A transformers engine follows the model when it is trained on; a vLLM engine has a copy of its weights and
-    must be opened again.  ConfigError for a model that the engine cannot compute.  One vLLM engine is open at a time: opening another closes the one before.
+    must be opened again.  One vLLM engine is open at a time: opening another closes the one before.  ConfigError for
+    a model that the engine cannot compute.
     """
     if kind not in get_args(EngineKind):
         raise unknown_name("engine", kind, get_args(EngineKind))

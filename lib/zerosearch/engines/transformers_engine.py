@@ -54,7 +54,7 @@ def grouped_attention(
 
 
 def _windowed(mask: torch.Tensor, window: int) -> torch.Tensor:
-    """Return an additive causal mask (B, 1, Q, T), keys at their positions, that shows each query its last keys alone."""
+    """Return an additive causal mask (B, 1, Q, T), keys at their positions, that shows a query its last keys alone."""
     last = (mask == 0).sum(dim=-1, keepdim=True) - 1
     old = torch.arange(mask.shape[-1], device=mask.device) <= last - window
     return mask.masked_fill(old, torch.finfo(mask.dtype).min)

@@ -149,8 +149,7 @@ class VllmEngine:
             if self._asleep:
                 self._engine.wake_up()
             self._asleep = False
-            weights = list(present_weights(model))
-            self._engine.apply_model(lambda inside: inside.load_weights(weights))
+            self._engine.apply_model(lambda inside: inside.load_weights(present_weights(model)))
             self._engine.reset_prefix_cache()
 
     def sleep(self) -> None:

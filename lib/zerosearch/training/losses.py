@@ -56,8 +56,8 @@ def micro_batch_loss(
 ) -> tuple[torch.Tensor, LossTerms, float]:
     """Return (loss, terms, sum of entropies in nats) of one micro-batch of RL.
 
-    reference: the model of the KL, asked without adapters; None without one.  temperature: sampled with.  loss: one of LOSSES.
-    correction: of differences between sampler and trainer, see ``policy_loss``.
+    reference: the model of the KL, asked without adapters; None without one.  temperature: sampled with.
+    loss: one of LOSSES.  correction: of differences between sampler and trainer, see ``policy_loss``.
     """
     if loss == "fused":
         settings = kernels.PolicySettings(

@@ -40,7 +40,7 @@ def follow(engine: Engine, model: PreTrainedModel) -> None:
 
 
 def rest_simulator(retriever: Retriever, policy: PreTrainedModel) -> None:
-    """Let a simulator in this process leave the GPU for the update, where the layout says so; its next search wakes it."""
+    """Let a simulator in this process leave the GPU for the update where the layout says so; a search wakes it."""
     engine = writing_engine(retriever)
     if layouts.in_force().sleep and isinstance(engine, TransformersEngine) and engine.model is not policy:
         engine.sleep()

@@ -133,7 +133,7 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
     def _loss(
         self, model: PreTrainedModel, part: dict[str, torch.Tensor], total: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (share of a part in the loss of its batch, log-probabilities (N,), detached); total: of all weights."""
+        """Return (share of a part in its batch's loss, log-probabilities (N,), detached).  total: of all weights."""
         weights, model = part["weights"], self.accelerator.unwrap_model(model)
         where = (part["input_ids"], part["positions"], part["targets"])
         with computing(weights.device):
