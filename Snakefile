@@ -8,15 +8,16 @@
 # Called by `python -m zerosearch.cli` inside outputs/<run>/ with that run's settings.json as its
 # configuration.  A stage is finished when its manifest.json exists; checkpoints, caches and ledgers are
 # declared by no rule, so that Snakemake never deletes them.  Parameters of a stage, the code cells of its
-# notebook and the weights of shipped models that it names stand under `params:`: a change runs that stage
-# and what depends on it again.  Limits of money and pace, and replaying, are none of them.
+# notebook, the weights of shipped models that it names and a layout that changes numbers stand under `params:`:
+# a change runs that stage and what depends on it again.  Limits of money and pace, and replaying, are none of them.
 
 import json
 
 
 def parameters(stage):
     deciding = {name: value for name, value in config["stages"][stage].items() if name not in config["free_parameters"]}
-    return json.dumps([deciding, config["code"][stage], config["models"][stage]], sort_keys=True)
+    layout = config.get("deciding_layout", {}).get(stage)
+    return json.dumps([deciding, config["code"][stage], config["models"][stage]] + ([layout] if layout else []), sort_keys=True)
 
 
 def before_training(wildcards):

@@ -67,6 +67,12 @@ def test_other_parameters_come_first(runs: Path, capsys: pytest.CaptureFixture[s
     assert shown.endswith("the runs are different in their parameters, not in what they wrote\n")
 
 
+def test_another_layout_is_another_parameter(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_run.edit_manifest("two", "01_collect", lambda m: m.update(layout={"precision": "bf16"}))
+    code, shown = report(capsys)
+    assert code == 1 and "01.layout.precision (none) / bf16" in shown
+
+
 def test_versions_and_code_are_reasons_not_differences(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for stage in ("00_micro_world", "05_cost"):
         toy_run.edit_manifest("two", stage, lambda m: m.update(commit="abc", dirty=True, cpu="another"))

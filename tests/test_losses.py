@@ -28,7 +28,8 @@ from zerosearch.training.asking import Asking
 from zerosearch.training.batching import MicroBatch, make_micro_batches
 from zerosearch.training.correction import Correction
 from zerosearch.training.objective import token_logprobs
-from zerosearch.training.policy_rl import frozen_copy, run_fingerprint
+from zerosearch.training.laying import frozen_copy
+from zerosearch.training.policy_rl import run_fingerprint
 from zerosearch.training.policy_sft import SupervisedTrainer
 from zerosearch.training.policy_trainer import PolicyTrainer, ScoredBatch
 from zerosearch.training.simulator_sft import SFTSettings, tune_simulator

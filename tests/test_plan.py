@@ -214,9 +214,10 @@ def test_smaller_models_are_of_the_same_kind() -> None:
 
 def test_a_run_does_not_pass_over_its_layout() -> None:
     assert fit.layout_problems(Layout()) == []
-    problem = fit.layout_problems(Layout(precision="bf16", sleep=True))[0]
-    assert "found precision=bf16, sleep=True" in problem
-    assert "--set layout.precision=float32 --set layout.sleep=false" in problem
+    assert fit.layout_problems(load("single_gpu").layout) == []
+    problem = fit.layout_problems(Layout(precision="bf16", policy_gpus=4, sharding="fsdp"))[0]
+    assert "found policy_gpus=4, sharding=fsdp;" in problem
+    assert "--set layout.policy_gpus=1 --set layout.sharding=none" in problem
 
 
 # --- published rows -------------------------------------------------------------------------------------

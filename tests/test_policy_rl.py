@@ -25,12 +25,8 @@ from zerosearch.rollout import RolloutSettings
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, SearchRequest
 from zerosearch.training import checkpoints
 from zerosearch.training.batching import make_micro_batches
-from zerosearch.training.policy_rl import (
-    frozen_copy,
-    retrieval_events,
-    score_trajectories,
-    train_policy,
-)
+from zerosearch.training.laying import frozen_copy
+from zerosearch.training.policy_rl import retrieval_events, score_trajectories, train_policy
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, question_order
 from zerosearch.training.step_metrics import METRICS
 
@@ -418,7 +414,7 @@ def test_the_reference_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     dense_reward(monkeypatch)
     seen: list[torch.nn.Module] = []
     monkeypatch.setattr(
-        "zerosearch.training.policy_rl.frozen_copy", lambda model: seen.append(frozen_copy(model)) or seen[-1]
+        "zerosearch.training.laying.frozen_copy", lambda model: seen.append(frozen_copy(model)) or seen[-1]
     )
     _, _, model = train(tmp_path, replace(SETTINGS, steps=2), curriculum=Curriculum(0.0, 0.0, 2))
     assert torch.equal(weights(seen[0]), weights(micro_model()))

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
-from zerosearch import files
+from zerosearch import files, layouts
 from zerosearch.environment import library_versions, machine, peak_rss_mib, source_version
 from zerosearch.errors import ConfigError, MissingInput, unknown_name
 from zerosearch.files import read_jsonl, read_table, replace_folder, write_atomic
@@ -198,6 +198,7 @@ class Stage:
         self._lock.take(f"stage {stage} of run {run!r}")
         self.inputs: dict[str, str] = {}
         self.models = base_models(self.parameters)
+        self.layout = layouts.in_force()
         self.resumed = self._continues()
         if not self.resumed:
             self._start_afresh()
@@ -290,6 +291,7 @@ class Stage:
             "versions": library_versions(),
             "inputs": self.inputs,
             "models": self.models,
+            **({"layout": said} if (said := layouts.said(self.layout)) else {}),
             "outputs": self._output_hashes(),
         }
         path = files.write_json(self.path(MANIFEST), manifest)
@@ -309,7 +311,7 @@ class Stage:
             return False
         if _deciding(attempt["parameters"]) != _deciding(self.parameters):
             return False
-        if attempt.get("models") != self.models:
+        if attempt.get("models") != self.models or attempt.get("layout", {}) != self._deciding_layout():
             return False
         root = run_dir(self.run)
         inputs = ((root / name, digest) for name, digest in attempt["inputs"].items())
@@ -329,7 +331,11 @@ class Stage:
 
     def _write_attempt(self, state: str, **more: Any) -> None:
         attempt = {"state": state, "parameters": self.parameters, "inputs": self.inputs, "models": self.models}
-        files.write_json(self.path(ATTEMPT), attempt | more)
+        layout = self._deciding_layout()
+        files.write_json(self.path(ATTEMPT), attempt | ({"layout": layout} if layout else {}) | more)
+
+    def _deciding_layout(self) -> dict[str, Any]:
+        return layouts.deciding(self.layout, self.stage)
 
     def _output_hashes(self) -> dict[str, str]:
         names = (p.relative_to(self.dir) for p in files.files_below(self.dir))

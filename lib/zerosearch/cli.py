@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Sequence
 
-from zerosearch import artifacts, checks, commands, console, files, pipeline, profiles, published_rows, watch
+from zerosearch import artifacts, checks, commands, console, files, layouts, pipeline, profiles, published_rows, watch
 from zerosearch.errors import ConfigError, NotReady, did_you_mean, unknown_name
 from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
@@ -140,6 +140,8 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
     from zerosearch.training.arms import ARMS
 
     source, served = settings.source, bool(settings.stage("03")["simulator_url"])  # a served one waits for no tuning
+    layout = layouts.said(settings.layout)
+    deciding = {stage: layouts.deciding(settings.layout, stage) for stage in artifacts.STAGES}
     return {
         "run": settings.run,
         "profile": settings.profile,
@@ -159,6 +161,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "models": {stage: artifacts.base_models(settings.stage(stage)) for stage in artifacts.STAGES},
         "free_parameters": sorted(artifacts.FREE_PARAMETERS),
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
+        **({"layout": layout, "deciding_layout": deciding} if layout else {}),
     }
 
 

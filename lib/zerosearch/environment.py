@@ -18,6 +18,7 @@ LIBRARIES = (
     "tokenizers",
     "trl",
     "accelerate",
+    "peft",
     "datasets",
     "evaluate",
     "bm25s",

@@ -1,27 +1,38 @@
 """How a run's models lie on its GPUs: the block ``layout`` of a profile, and ``--set layout.NAME=VALUE``.
 
-It decides memory and speed, not what is computed.  A profile without the block has the values below: one process,
-float32, every parameter trained, which is what two CPU cores want.
+A profile without the block has the values below: one process, float32, every parameter trained, which is what two
+CPU cores want.  Precision and adapters change numbers; the rest decides memory and speed.  A notebook learns the
+layout of its profile from an environment variable (``in_force``).
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Iterator, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
+
+from zerosearch.errors import ConfigError, unknown_name
 
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
-READ: frozenset[str] = frozenset()  # names of Layout that the trainers read; another value of the others is refused
+LAYOUT_VARIABLE = "ZEROSEARCH_LAYOUT"  # tells a notebook what of its profile's layout is not the default, as JSON
+READ = frozenset(  # names of Layout that the trainers read; another value of the others is refused
+    {"precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep"}
+)
+_TRAINED = ("precision", "lora_rank")
+DECIDING = {"01": ("precision",), "02": _TRAINED, "03": _TRAINED, "04": ("precision",)}  # what changes numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where the weights of a run are, and in which numbers.
 
-    precision: ``bf16`` computes in bfloat16 and holds frozen weights in it; trained weights, their gradients and the
-    optimiser stay float32, since a step of 1e-6 is below bfloat16's resolution.  lora_rank: of adapters on all linear
-    layers, 0 to train every parameter.  gradient_checkpointing: blocks are computed again in the backward pass.
+    precision: ``bf16`` computes in bfloat16, loads models and holds frozen weights in it; trained weights, their
+    gradients and the optimiser stay float32, since a step of 1e-6 is below bfloat16's resolution.  lora_rank: of
+    adapters on all linear layers but the head, 0 to train every parameter.  gradient_checkpointing: blocks are computed again in the backward pass.
     micro_batch_tokens: most tokens of one forward and backward pass in stage 03.  sft_rows: texts of one pass in stage
     02, 0 for the whole batch.  policy_gpus: that train.  sharding: what of the trained model is spread over them
     (arXiv 1910.02054): optimiser, and gradients, and weights; ``fsdp`` is torch's way to do the last.
@@ -46,3 +57,55 @@ def unread(layout: Layout) -> list[str]:
     plain = Layout()
     names = (field.name for field in fields(Layout))
     return [name for name in names if name not in READ and getattr(layout, name) != getattr(plain, name)]
+
+
+def said(layout: Layout) -> dict[str, Any]:
+    """Return what a layout says beyond the defaults, name -> value; empty for the default."""
+    plain = Layout()
+    values = {field.name: getattr(layout, field.name) for field in fields(Layout)}
+    return {name: value for name, value in values.items() if value != getattr(plain, name)}
+
+
+def deciding(layout: Layout, stage: str) -> dict[str, Any]:
+    """Return what of ``said`` changes the numbers of a stage."""
+    return {name: value for name, value in said(layout).items() if name in DECIDING.get(stage, ())}
+
+
+def fingerprint(layout: Layout) -> dict[str, Any]:
+    """Return what a checkpoint must remember of a layout: nothing of the default."""
+    found = deciding(layout, "03")
+    return {"layout": found} if found else {}
+
+
+def in_force() -> Layout:
+    """Return the layout of the profile that runs this process, the default where none does.
+
+    ConfigError for a variable that says something else.
+    """
+    text = os.environ.get(LAYOUT_VARIABLE)
+    return Layout() if not text else _read(text)
+
+
+@contextlib.contextmanager
+def using(layout: Layout) -> Iterator[None]:
+    """Put a layout in force for the length of a block."""
+    before = os.environ.get(LAYOUT_VARIABLE, "")
+    os.environ[LAYOUT_VARIABLE] = json.dumps(said(layout))
+    try:
+        yield
+    finally:
+        os.environ[LAYOUT_VARIABLE] = before
+
+
+def _read(text: str) -> Layout:
+    fix = f"leave {LAYOUT_VARIABLE} unset: run_all.sh sets it from the profile's block `layout`"
+    try:
+        values = json.loads(text)
+        known = [field.name for field in fields(Layout)]
+        for name in values:
+            if name not in known:
+                raise unknown_name("layout", name, known)
+        return TypeAdapter(Layout).validate_python(values)
+    except (ValidationError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"layout: expected values as a profile has them, found {text!r} ({reason}); {fix}") from error

@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Iterator, Mapping
 
 import psutil
@@ -27,6 +28,7 @@ from rich.text import Text
 from zerosearch import artifacts, files, jobs
 from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
 from zerosearch.interrupts import GO_ON, SIGNALS, Stopped
+from zerosearch.layouts import LAYOUT_VARIABLE
 from zerosearch.processes import ProcessId, alive
 from zerosearch.stage_parameters import LOSS_VARIABLE
 from zerosearch.temporary import noted_folder
@@ -43,7 +45,7 @@ class NotebookFailed(WorkbookError):
 class NotebookRun:
     """One execution.  source: the notebook.  executed: where its copy with outputs goes.  log: live text.
 
-    loss: how trainers compute theirs (the profile's line).
+    loss: how trainers compute theirs (the profile's line).  layout: what of the profile's is not the default.
     """
 
     source: Path
@@ -52,6 +54,7 @@ class NotebookRun:
     parameters: Mapping[str, Any]
     offline: bool = True
     loss: str = "plain"
+    layout: Mapping[str, Any] = field(default_factory=dict)
 
 
 class KernelStop:
@@ -98,7 +101,7 @@ def run_notebook(run: NotebookRun, stop: KernelStop | None = None) -> None:
 
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline, run.loss)
+    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline, run.loss, run.layout)
     with noted_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
@@ -164,13 +167,16 @@ def inspect_parameters(source: Path) -> dict[str, str]:
     return {name: str(p["inferred_type_name"]) for name, p in declared.items()}
 
 
-def kernel_environment(threads: int, offline: bool, loss: str = "plain") -> dict[str, str]:
+def kernel_environment(
+    threads: int, offline: bool, loss: str = "plain", layout: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, str]:
     """Return the environment variables of a notebook's process."""
     environment = {
         name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
     environment |= {
         LOSS_VARIABLE: loss,
+        LAYOUT_VARIABLE: json.dumps(dict(layout)) if layout else "",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -224,7 +230,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.arm is not None:
         parameters |= {"arm": options.arm, "seed": options.seed}
     source = artifacts.notebook_path(options.stage)
-    run = NotebookRun(source, board.notebook(job), board.log(job), parameters, settings["offline"], settings["loss"])
+    run = NotebookRun(
+        source, board.notebook(job), board.log(job), parameters, settings["offline"], settings["loss"],
+        settings.get("layout", {}),
+    )
     if job.name in settings.get("finished", ()) and artifacts.restore(settings["run"], job.stage, job.arm, job.seed):
         board.started(job)
         board.ended(job, "done")

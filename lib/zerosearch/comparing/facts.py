@@ -17,7 +17,7 @@ MACHINE_FACTS = ("versions", "python", "platform", "cpu", "device")  # what can 
 MACHINE_COLUMNS = ("wall_seconds", "seconds", "peak_rss_mib", "usd")  # and every column seconds_...
 _MAY_HOLD: files.Kinds = {
     "versions": dict, "python": str, "platform": str, "cpu": str, "device": str, "commit": (str, type(None)),
-    "dirty": bool, "wall_seconds": (int, float), "peak_rss_mib": (int, float),
+    "dirty": bool, "layout": dict, "wall_seconds": (int, float), "peak_rss_mib": (int, float),
 }
 _NAMES_OF_A_RUN = ("run", "arm", "seed")
 _KERNEL_RELEASE = re.compile(r"^(\w+)-\d\S*?-(?=x86_64|aarch64|arm64|amd64)", re.IGNORECASE)
@@ -129,13 +129,15 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
 def parameters(made: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
     """Return the parameters of every stage by its number, without those that name a run, an arm or its seed.
 
-    The trainings share theirs: the arms and seeds of a run stand among the parameters of stage 04.
+    With what its layout says beyond the default.  The trainings share theirs: the arms and seeds of a run stand among
+    the parameters of stage 04.
     """
     found: dict[str, dict[str, Any]] = {}
     for folder, manifest in made.items():
         left_out = _NAMES_OF_A_RUN if folder[:2] in artifacts.PER_ARM else ("run",)
         own = {name: value for name, value in manifest["parameters"].items() if name not in left_out}
-        found.setdefault(folder[:2], own)
+        laid_out = {f"layout.{name}": value for name, value in manifest.get("layout", {}).items()}
+        found.setdefault(folder[:2], own | laid_out)
     return found
 
 

@@ -19,8 +19,10 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
+from zerosearch.arithmetic import computing
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest, GenerationStop
 from zerosearch.engines.stopping import StopRule, end_ids
+from zerosearch.heads import logits_of
 from zerosearch.prompts import STOP_STRINGS
 
 GROUPED = "zerosearch_grouped"
@@ -28,21 +30,34 @@ GROUPED = "zerosearch_grouped"
 
 def grouped_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor, scaling: float, **_: Any,
+    attention_mask: torch.Tensor, scaling: float, softcap: float | None = None, sliding_window: int | None = None,
+    **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention that never copies shared key/value heads (transformers' SDPA path does under a mask).
 
     query (B, H, Q, D); key, value (B, K, T, D) with H = K * G; attention_mask (B, 1, Q, T), additive.
+    softcap: of the scores, Gemma's.  sliding_window: of the last keys that a query sees, Mistral's; None for all.
     Returns ((B, Q, H, D), None).
     """
     rows, n_heads, length, width = query.shape
     n_kv = key.shape[1]
+    if sliding_window is not None and key.shape[2] > sliding_window:
+        attention_mask = _windowed(attention_mask, sliding_window)
     grouped = query.reshape(rows, n_kv, n_heads // n_kv * length, width)
     scores = torch.matmul(grouped, key.transpose(2, 3)) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
     scores = scores.view(rows, n_kv, n_heads // n_kv, length, -1) + attention_mask.unsqueeze(2)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     mixed = torch.matmul(weights.view(rows, n_kv, -1, key.shape[2]), value)
     return mixed.view(rows, n_heads, length, width).transpose(1, 2).contiguous(), None
+
+
+def _windowed(mask: torch.Tensor, window: int) -> torch.Tensor:
+    """Return an additive causal mask (B, 1, Q, T), keys at their positions, that shows a query its last keys alone."""
+    last = (mask == 0).sum(dim=-1, keepdim=True) - 1
+    old = torch.arange(mask.shape[-1], device=mask.device) <= last - window
+    return mask.masked_fill(old, torch.finfo(mask.dtype).min)
 
 
 AttentionInterface.register(GROUPED, grouped_attention)
@@ -103,6 +118,7 @@ class TransformersEngine:
         self.model, self.tokenizer, self.name, self.max_batch = model, tokenizer, name, max_batch
         self.counts = EngineCounts()
         self._store: dict[Hashable, _Stored] = {}
+        self._home: torch.device | None = None  # where the model belongs while it sleeps
         self._lock = threading.RLock()  # a policy that searches itself is asked from two threads
         ends = end_ids(model.config, getattr(model, "generation_config", None), tokenizer)
         self._rule = StopRule(tokenizer, stop_strings, ends)
@@ -114,7 +130,23 @@ class TransformersEngine:
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one Generation per request, in order; see engines/base.py.  One thread at a time gets in."""
         with self._lock, torch.no_grad():
-            return self._generate(requests)
+            self._wake()
+            with computing(self.model.device):
+                return self._generate(requests)
+
+    def sleep(self) -> None:
+        """Move the model to the machine's memory until the next call; nothing on a CPU.  Not yet measured on a GPU."""
+        with self._lock:
+            if self.model.device.type != "cpu":
+                self.release()
+                self._home = self.model.device
+                self.model.to("cpu")
+                torch.cuda.empty_cache()
+
+    def _wake(self) -> None:
+        if self._home is not None:
+            self.model.to(self._home)
+            self._home = None
 
     def _generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         started = time.perf_counter()
@@ -195,14 +227,14 @@ class TransformersEngine:
             self.counts.cached += row.n_cached
         last = torch.tensor([len(fresh) - 1 for fresh in new], device=self.model.device)
         hidden = self._forward(batch, ids, positions)
-        return self.model.get_output_embeddings()(hidden[torch.arange(len(rows), device=hidden.device), last])
+        return logits_of(self.model, hidden[torch.arange(len(rows), device=hidden.device), last])
 
     def _decode(self, batch: _Batch, rows: list[_Row]) -> torch.Tensor:
         ids = np.array([[r.ids[-1]] for r in rows])
         positions = np.array([[r.length] for r in rows])
         for row in rows:
             row.length += 1
-        return self.model.get_output_embeddings()(self._forward(batch, ids, positions)[:, -1])
+        return logits_of(self.model, self._forward(batch, ids, positions)[:, -1])
 
     def _forward(self, batch: _Batch, ids: np.ndarray, positions: np.ndarray) -> torch.Tensor:
         """Return hidden states (B, Q, H) for ids (B, Q) placed at positions (B, Q)."""

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from zerosearch.adapters import present_weights
 from zerosearch.engines.base import EngineCounts, Generation, GenerationRequest
 from zerosearch.engines.gpu_memory import ENGINE_SHARE
 from zerosearch.engines.stopping import StopRule, end_ids
@@ -137,7 +138,7 @@ class VllmEngine:
     def take_weights(self, model: PreTrainedModel) -> None:
         """Wake up and copy the model's present weights in, name by name as TRL's colocated engine does.
 
-        ConfigError on a CPU.  Not yet measured on a GPU.
+        Adapters come as what they make of the weights.  ConfigError on a CPU.  Not yet measured on a GPU.
         """
         if not self.takes_weights:
             raise ConfigError(
@@ -148,8 +149,7 @@ class VllmEngine:
             if self._asleep:
                 self._engine.wake_up()
             self._asleep = False
-            weights = [(name, parameter.detach()) for name, parameter in model.named_parameters()]
-            self._engine.apply_model(lambda inside: inside.load_weights(weights))
+            self._engine.apply_model(lambda inside: inside.load_weights(present_weights(model)))
             self._engine.reset_prefix_cache()
 
     def sleep(self) -> None:

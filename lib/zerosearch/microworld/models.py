@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from zerosearch import artifacts, files, model_files
+from zerosearch.arithmetic import held_in
 from zerosearch.errors import BadInput, MissingInput
 from zerosearch.microworld.pretrain import RECIPES, Recipe, Trunk, pretrain
 from zerosearch.microworld.tokenizer import build_tokenizer
@@ -36,9 +37,10 @@ def resolve(name: str) -> str:
     return str(MICRO_FOLDER / name.removeprefix("micro/")) if name.startswith("micro/") else name
 
 
-def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(name: str, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return (model in eval mode on the best device, tokenizer) for ``micro/...``, a folder or a hub id.
 
+    dtype: of the weights, None for what the profile's layout says (float32 where it says nothing).
     A tokenizer without a pad token (Llama's) pads with end of text; masks come from lengths everywhere.
     Raises MissingInput when the folder or the cached hub model is not there, BadInput when it is no
     model folder or a file of it is damaged.
@@ -55,7 +57,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
         raise BadInput(f"model {name!r}: expected a whole model folder, found damaged files", problems)
     try:
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(folder))
-        model, loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        model, loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or held_in(), output_loading_info=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the libraries have no common one: a wrong shape is RuntimeError, a wrong key KeyError
@@ -71,6 +73,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # Gemma 2: the others leave the cap of its scores out
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
@@ -157,7 +161,7 @@ def build(
         "tokens": recipe.tokens, "trajectory_share": round(recipe.trajectory_share, 4),
         "parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0],
-        "abilities": measure(*load(str(folder.resolve()))),
+        "abilities": measure(*load(str(folder.resolve()), torch.float32)),
     }
     return entry, trunk
 

@@ -62,6 +62,11 @@ def served_model(retriever: Retriever) -> str:
     return getattr(retriever, "served_model", "")
 
 
+def writing_engine(retriever: Retriever) -> object | None:
+    """Return what writes this retriever's passages, an engine of this process or another writer; None without one."""
+    return getattr(retriever, "engine", None)
+
+
 class NoRetriever:
     """Stands where a retriever is asked for and no search may be made."""
 
@@ -128,6 +133,7 @@ class FailureLimit:
         if not 0.0 <= max_share <= 1.0:
             raise ValueError(f"max_share: expected a share in [0, 1], found {max_share}")
         self._retriever, self.name, self.served_model = retriever, retriever.name, served_model(retriever)
+        self.engine = writing_engine(retriever)
         self.identity: str = getattr(retriever, "identity", retriever.name)
         self.prompt_version: str = getattr(retriever, "prompt_version", "")
         self.max_share, self.after = max_share, after

@@ -32,7 +32,7 @@ class SharedSimulator:
     def __init__(self, simulator: SimulatorRetriever, retriever: Retriever | None = None):
         self._simulator, self._retriever = simulator, retriever or simulator
         self.name, self.served_model = simulator.name, served_model(simulator)
-        self.prompt_version = simulator.prompt_version
+        self.prompt_version, self.engine = simulator.prompt_version, simulator.engine
         self.n_sent = self.n_shared = 0
         self._lock = threading.Lock()
         self._answers: dict[_Key, Future[Retrieval]] = {}

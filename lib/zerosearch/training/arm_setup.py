@@ -9,8 +9,8 @@ from typing import Callable, Sequence
 from zerosearch.chat import Chat, Protocol, model_service
 from zerosearch.curriculum import Curriculum, constant
 from zerosearch.engines.base import Engine
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.serving import serve_until_exit
-from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import ConfigError
 from zerosearch.labels import Pair
 from zerosearch.microworld import models
@@ -155,7 +155,7 @@ def _simulator_writer(arm: Arm, needs: Needs) -> tuple[Engine | Writer, Prompts]
     if needs.replicas:
         log = needs.log or Path("server.log")
         return serve_until_exit(model, tokenizer, log, arm.retriever, replicas=needs.replicas), prompts
-    return TransformersEngine(model, tokenizer, name=arm.retriever, stop_strings=()), prompts
+    return open_text_engine("transformers", model, tokenizer, arm.retriever, stop_strings=()), prompts
 
 
 OPENERS: dict[str, Callable[[Arm, Needs], Retriever]] = {

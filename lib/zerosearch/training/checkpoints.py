@@ -19,6 +19,7 @@ from typing import Any, Callable, Iterator, Mapping
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from zerosearch import adapters
 from zerosearch.errors import ConfigError
 from zerosearch.interrupts import StopRequest
 
@@ -33,6 +34,8 @@ REQUIRED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 class MarkedCheckpoints:
     """Mixed into a Trainer: checkpoints end with the marker, and nothing is sent anywhere.
+
+    Of a model with adapters they hold the adapters alone: its base is loaded anew, and named by the fingerprint.
 
     fingerprint: what names the run; set it before training.  Stands before TRL's class, whose own saving
     would also write a model card.
@@ -52,6 +55,22 @@ class MarkedCheckpoints:
 
     def load_beside(self, folder: Path) -> None:
         """Read what ``save_beside`` wrote."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        model: PreTrainedModel = self.model  # type: ignore[attr-defined]
+        if not adapters.layers(model):
+            Trainer._save(self, output_dir, state_dict)  # type: ignore[arg-type]
+            return
+        folder = Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
+        folder.mkdir(parents=True, exist_ok=True)
+        adapters.save(model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        adapted: PreTrainedModel = self.model  # type: ignore[attr-defined]
+        if adapters.layers(adapted):
+            adapters.load(adapted, Path(resume_from_checkpoint))
+        else:
+            Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)  # type: ignore[arg-type]
 
     def _send_telemetry(self) -> None:
         """Make no network call that nobody asked for."""

@@ -14,19 +14,16 @@ from typing import get_args
 import torch
 from transformers import PreTrainedModel
 
-from zerosearch import kernels
+from zerosearch import adapters, kernels
+from zerosearch.arithmetic import computing
 from zerosearch.errors import ConfigError, unknown_name
+from zerosearch.heads import scale_of, softcap_of
 from zerosearch.stage_parameters import LOSS_VARIABLE, Loss
 from zerosearch.training.batching import MicroBatch
 from zerosearch.training.correction import Correction, importance_weights
 from zerosearch.training.objective import LossTerms, hidden_states, loss_terms, policy_loss, token_logprobs
 
 LOSSES = get_args(Loss)
-# Where a model's configuration says what its head does beside the product: name -> the factor on the logits.
-_SCALES = {
-    "logit_scale": lambda x: x, "output_multiplier": lambda x: x, "lm_head_multiplier": lambda x: x,
-    "logits_scaling": lambda x: 1.0 / x,
-}
 
 
 def chosen_loss(asked: str = "") -> str:
@@ -46,18 +43,12 @@ def fingerprint(asked: str) -> dict[str, str]:
 def head_of(model: PreTrainedModel) -> kernels.Head:
     """Return the head of a model; ConfigError where it is no plain linear layer (an adapter on it, say)."""
     layer = model.get_output_embeddings()
-    config = model.config.get_text_config()
     if not isinstance(layer, torch.nn.Linear):
         raise ConfigError(
             f"fused loss: expected a linear layer as the head of the policy, found {type(layer).__name__}; write "
             "`loss: plain` into the profile"
         )
-    if config.model_type == "hyperclovax":  # multiplies by what others divide by
-        scale = config.logits_scaling
-    else:
-        given = ((name, getattr(config, name, None)) for name in _SCALES)
-        scale = next((_SCALES[name](value) for name, value in given if value is not None), 1.0)
-    return kernels.Head(layer.weight, layer.bias, getattr(config, "final_logit_softcapping", None), float(scale))
+    return kernels.Head(layer.weight, layer.bias, softcap_of(model.config), scale_of(model.config))
 
 
 def micro_batch_loss(
@@ -66,8 +57,8 @@ def micro_batch_loss(
 ) -> tuple[torch.Tensor, LossTerms, float]:
     """Return (loss, terms, sum of entropies in nats) of one micro-batch of RL.
 
-    reference: the frozen model of the KL, None without one.  temperature: sampled with.  loss: one of LOSSES.
-    correction: of differences between sampler and trainer, see ``policy_loss``.
+    reference: the model of the KL, asked without adapters; None without one.  temperature: sampled with.
+    loss: one of LOSSES.  correction: of differences between sampler and trainer, see ``policy_loss``.
     """
     if loss == "fused":
         settings = kernels.PolicySettings(
@@ -114,7 +105,7 @@ def frozen_logp(model: PreTrainedModel, batch: MicroBatch, temperature: float, l
 
     temperature, loss: as ``micro_batch_loss``.
     """
-    with torch.no_grad():
+    with torch.no_grad(), adapters.left_out(model), computing(batch.input_ids.device):
         if loss != "fused":
             return token_logprobs(model, batch.input_ids, batch.positions, batch.targets, temperature)[0]
         states = hidden_states(model, batch.input_ids, batch.positions)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from zerosearch.heads import logits_of
 from zerosearch.training.correction import Correction, importance_weights
 
 
@@ -56,7 +57,7 @@ def token_logprobs(
     Entropies carry no gradient.
     """
     states = hidden_states(model, input_ids, positions)
-    logits = model.get_output_embeddings()(states).float() / temperature
+    logits = logits_of(model, states).float() / temperature
     scores = torch.log_softmax(logits, dim=-1)
     entropies = None
     if with_entropy:

@@ -8,7 +8,6 @@ Called by ``arm_training``; evaluation is another stage's work.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
@@ -20,11 +19,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl
 
-from zerosearch import files
+from zerosearch import adapters, files, layouts
 from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
-from zerosearch.engines.transformers_engine import TransformersEngine
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.ledger import PAID, step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries, served_model
@@ -37,8 +36,9 @@ from zerosearch.scoring import score
 from zerosearch.training import checkpoints, losses
 from zerosearch.training.asking import Asking
 from zerosearch.training.health import Watcher
+from zerosearch.training.laying import lay_out, reference_of, without_dropout
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
-from zerosearch.training.sampler import check_sampler, follow, rest
+from zerosearch.training.sampler import check_sampler, follow, rest, rest_simulator
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
 
 METRICS, TRAJECTORIES = "metrics.jsonl", "trajectories.parquet"
@@ -88,9 +88,12 @@ def train_policy(
     run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
     run.engine, run.policy = training_engine(engine, policy_model, tokenizer), policy_model
     run.device = policy_model.device.type
+    reference = reference_of(policy_model) if settings.kl_weight > 0 else None
+    lay_out(policy_model, settings.seed)
+    without_dropout(policy_model)
     trainer = PolicyTrainer(
         policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
-        reference=frozen_copy(policy_model) if settings.kl_weight > 0 else None,
+        reference=reference,
         temperature=rollout_settings.temperature, fingerprint=fingerprint,
     )
     run.trainer = trainer
@@ -99,6 +102,7 @@ def train_policy(
     with checkpoints.under_training(policy_model):
         trainer.train_from(found, settings.steps)
         run.watcher.check()
+    adapters.merge(policy_model)
     policy_model.eval()
     follow(run.engine, policy_model)
     run.join_trajectories()
@@ -110,14 +114,9 @@ def training_engine(
 ) -> Engine:
     """Return the engine that rolls out while policy_model is trained; ConfigError for one that cannot follow it."""
     if engine is None:
-        return TransformersEngine(policy_model, tokenizer)
+        return open_text_engine("transformers", policy_model, tokenizer, "transformers")
     check_sampler(engine)
     return engine
-
-
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy of the model that never trains: the reference of the KL."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def run_fingerprint(
@@ -136,7 +135,7 @@ def run_fingerprint(
         weights.update(parameter.detach().flatten()[:4096].float().cpu().numpy().tobytes())
     return {
         "settings": {k: v for k, v in asdict(settings).items() if k not in free},
-        **losses.fingerprint(settings.loss),
+        **losses.fingerprint(settings.loss), **layouts.fingerprint(layouts.in_force()),
         "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
         "asking": asdict(asking), "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
     }
@@ -189,6 +188,7 @@ class PolicyRun:
         follow(self.engine, self.policy)
         trajectories = roll_out(requests, self.engine, self.retriever, self.prompts, self.rollout_settings)
         rest(self.engine)
+        rest_simulator(self.retriever, self.policy)
         self._rollout_seconds = time.perf_counter() - self._started
         return ScoredBatch(score_trajectories(trajectories, self.settings.reward), noise)
 

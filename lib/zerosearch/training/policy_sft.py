@@ -23,7 +23,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTTrainer
 
-from zerosearch import collection
+from zerosearch import adapters, collection
+from zerosearch.arithmetic import computing
 from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
@@ -37,7 +38,8 @@ from zerosearch.training import checkpoints
 from zerosearch.training.asking import Asking
 from zerosearch.training.batching import MicroBatch, make_micro_batches
 from zerosearch.training.checkpoints import MarkedCheckpoints
-from zerosearch.training.losses import chosen_loss, fused_cross_entropy
+from zerosearch.training.laying import lay_out
+from zerosearch.training.losses import fused_cross_entropy
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.policy_rl import CHECKPOINTS, PolicyRun, check_questions, run_fingerprint, training_engine
 from zerosearch.training.policy_trainer import (
@@ -67,7 +69,7 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
         settings: RLSettings, folder: Path, probe: Callable[[int], ScoredBatch],
         on_step: Callable[[StepReport], None], fingerprint: Mapping[str, Any] | None = None,
     ):
-        settings = replace(settings, loss=chosen_loss(settings.loss))
+        settings = settings.resolved()
         self.lessons, self.settings, self.probe = lessons, settings, probe
         self.on_step, self.fingerprint = on_step, dict(fingerprint or {})
         self.training_seconds = self._entropy_sum = 0.0
@@ -106,11 +108,12 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
     ) -> torch.Tensor:
         """Return the weighted -log-probability of a micro-batch's trained tokens, nats."""
         where = (inputs.input_ids, inputs.positions, inputs.targets)
-        if self.settings.loss == "fused":
-            loss, _, entropies = fused_cross_entropy(model, *where, inputs.weights)
-        else:
-            logp, entropies = token_logprobs(model, *where, with_entropy=True)
-            loss = -(inputs.weights * logp).sum()
+        with computing(inputs.input_ids.device):
+            if self.settings.loss == "fused":
+                loss, _, entropies = fused_cross_entropy(model, *where, inputs.weights)
+            else:
+                logp, entropies = token_logprobs(model, *where, with_entropy=True)
+                loss = -(inputs.weights * logp).sum()
         self._entropy_sum += float(entropies.sum())
         return loss
 
@@ -238,6 +241,7 @@ def _supervise(
         "lessons": hashlib.sha256(repr(learned).encode()).hexdigest(), "identity": dict(identity or {}),
     }
     run.device, run.policy = model.device.type, model
+    lay_out(model, settings.seed)
     trainer = SupervisedTrainer(model, tokenizer, lessons, settings, folder, probe, run.on_step, fingerprint)
     run.trainer = trainer
     found = checkpoints.resume_point(folder, fingerprint)
@@ -245,6 +249,7 @@ def _supervise(
     with checkpoints.under_training(model):
         trainer.train_from(found, settings.steps)
         run.watcher.check()
+    adapters.merge(model)
     model.eval()
     follow(run.engine, model)
     run.join_trajectories()

@@ -27,16 +27,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from zerosearch import seeds
+from zerosearch import layouts, seeds
+from zerosearch.arithmetic import computing
 from zerosearch.errors import ConfigError
 from zerosearch.schema import Question, ScoredTrajectory
 from zerosearch.training import algorithms
 from zerosearch.training.batching import MicroBatch, Normalisation
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.correction import Correction
-from zerosearch.training.health import WatchKind
 from zerosearch.training.credit import Credit, Judges, Outcome, assign_credit
 from zerosearch.training.critic import Critic
+from zerosearch.training.health import WatchKind
+from zerosearch.training.laying import checkpointing_arguments
 from zerosearch.training.losses import chosen_loss, micro_batch_loss
 from zerosearch.training.objective import LossTerms
 from zerosearch.training.step_metrics import OF_SOME_ALGORITHMS, rollout_metrics, update_metrics
@@ -51,7 +53,7 @@ class RLSettings:
     KL to the base; 0 drops the reference model.  clip: the ratio stays in [1 - clip, 1 + clip].
     seed: of the run; keys every draw.  advantage, normalisation: see those modules.
     save_every: steps between checkpoints.  max_grad_norm: gradient clip.  micro_batch_tokens: most
-    padded tokens per forward pass; changes speed and memory, not the loss.
+    padded tokens per forward pass, 0 for what the profile says; changes speed and memory, not the loss.
     kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
     loss: see ``losses``; empty for what the profile says.
     watch: what a collapse does, see ``health``; changes no number of a step.
@@ -75,7 +77,7 @@ class RLSettings:
     normalisation: Normalisation = "token"
     warmup_steps: int = 2
     max_grad_norm: float = 1.0
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: int = 0
     kept_per_step: int = 16
     correction: Correction = Correction()
     loss: str = ""
@@ -107,6 +109,11 @@ class RLSettings:
     def kl_place(self) -> str:
         """Where the KL stands: ``loss`` or ``reward``."""
         return algorithms.place_of_kl(self.algorithm, self.kl_in)
+
+    def resolved(self) -> RLSettings:
+        """Return the settings with what the profile says in the place of what they leave to it."""
+        tokens = self.micro_batch_tokens or layouts.in_force().micro_batch_tokens
+        return replace(self, loss=chosen_loss(self.loss), micro_batch_tokens=tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +172,7 @@ def trainer_arguments(settings: RLSettings, folder: Path) -> GRPOConfig:
         learning_rate=settings.learning_rate, weight_decay=0.0, max_grad_norm=settings.max_grad_norm,
         epsilon=settings.clip, beta=0.0,  # the KL is ours: see PolicyTrainer.reference
         use_bias_correction_kl=False,  # plain k3, as published; TRL's default would multiply it by the ratio
-        bf16=False, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
+        bf16=False, **checkpointing_arguments(), use_cpu=not torch.cuda.is_available(),
         shuffle_dataset=False, dataloader_num_workers=0, dataloader_pin_memory=False,
         logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True,
         report_to=[],
@@ -188,7 +195,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
     """Trains a policy on trajectories that ``roll_out`` makes for slots.
 
     roll_out: (slots) -> ScoredBatch, one trajectory per slot, same order.  on_step: called with a
-    StepReport after every update.  reference: frozen copy of the base model, None without KL.
+    StepReport after every update.  reference: the base of the KL, see ``laying``; None without.
     fingerprint: names the run in its checkpoints.
     """
 
@@ -205,7 +212,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         temperature: float = 1.0,
         fingerprint: Mapping[str, Any] | None = None,
     ):
-        settings = replace(settings, loss=chosen_loss(settings.loss))
+        settings = settings.resolved()
         self.questions, self.settings, self.reference = tuple(questions), settings, reference
         self.roll_out, self.on_step, self.fingerprint = roll_out, on_step, dict(fingerprint or {})
         self.sampling_temperature = temperature
@@ -286,10 +293,11 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
     ) -> torch.Tensor:
         """Return the loss of one micro-batch, weighted so that all of them sum to the batch's loss."""
         reference = self.reference if self.settings.kl_place == "loss" else None
-        loss, terms, entropy = micro_batch_loss(
-            model, reference, inputs, clip=self.settings.clip, kl_weight=self.settings.kl_weight,
-            temperature=self.sampling_temperature, loss=self.settings.loss, correction=self.settings.correction,
-        )
+        with computing(inputs.input_ids.device):
+            loss, terms, entropy = micro_batch_loss(
+                model, reference, inputs, clip=self.settings.clip, kl_weight=self.settings.kl_weight,
+                temperature=self.sampling_temperature, loss=self.settings.loss, correction=self.settings.correction,
+            )
         self._terms.append(terms)
         self._entropy_sum += entropy
         return loss

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
+from zerosearch import layouts
 from zerosearch.engines.base import Engine
+from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import ConfigError
+from zerosearch.retrievers.base import Retriever, writing_engine
 
 
 def check_sampler(engine: Engine) -> None:
@@ -34,6 +37,13 @@ def follow(engine: Engine, model: PreTrainedModel) -> None:
     """Let an engine that holds a copy of the weights have the model's present ones."""
     if getattr(engine, "holds_a_copy", False):
         engine.take_weights(model)
+
+
+def rest_simulator(retriever: Retriever, policy: PreTrainedModel) -> None:
+    """Let a simulator in this process leave the GPU for the update where the layout says so; a search wakes it."""
+    engine = writing_engine(retriever)
+    if layouts.in_force().sleep and isinstance(engine, TransformersEngine) and engine.model is not policy:
+        engine.sleep()
 
 
 def rest(engine: Engine) -> None:

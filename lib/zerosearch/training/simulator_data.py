@@ -251,3 +251,24 @@ def collate(
         "input_ids": torch.from_numpy(input_ids), "positions": torch.tensor(positions),
         "targets": torch.tensor(targets), "weights": torch.tensor(weights, dtype=torch.float32),
     }
+
+
+def row_parts(batch: dict[str, torch.Tensor], rows: int) -> list[dict[str, torch.Tensor]]:
+    """Return a batch of ``collate`` in parts of at most ``rows`` texts, 0 for one part; each has its own width.
+
+    The entries of the learned tokens stay in their order, so that the parts together are the batch.
+    """
+    n, width = batch["input_ids"].shape
+    if not 0 < rows < n:
+        return [batch]
+    row, column = batch["positions"] // width, batch["positions"] % width
+    parts = []
+    for start in range(0, n, rows):
+        mine = (row >= start) & (row < start + rows)
+        own = int(column[mine].max()) + 1
+        parts.append({
+            "input_ids": batch["input_ids"][start : start + rows, :own],
+            "positions": (row[mine] - start) * own + column[mine],
+            "targets": batch["targets"][mine], "weights": batch["weights"][mine],
+        })
+    return parts

@@ -21,17 +21,19 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from zerosearch import files
+from zerosearch import adapters, files, layouts
+from zerosearch.arithmetic import computing
 from zerosearch.artifacts import Stage
 from zerosearch.errors import WorkbookError
 from zerosearch.ledger import step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.training import checkpoints, losses
 from zerosearch.training.checkpoints import MarkedCheckpoints
+from zerosearch.training.laying import checkpointing_arguments, lay_out
 from zerosearch.training.losses import chosen_loss, fused_cross_entropy
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.renaming import SimulatorExample
-from zerosearch.training.simulator_data import Lesson, batched, collate, encode, lesson_plan
+from zerosearch.training.simulator_data import Lesson, batched, collate, encode, lesson_plan, row_parts
 
 LOG, CHECKPOINTS = "sft_metrics.jsonl", "checkpoints"
 
@@ -59,9 +61,12 @@ class SFTSettings:
     loss: str = ""
 
 
-def weighted_nll(logp: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted mean of -logp, nats: sum(w * -logp) / sum(w).  logp, weights (N,)."""
-    return -(weights * logp).sum() / weights.sum()
+def weighted_nll(logp: torch.Tensor, weights: torch.Tensor, total: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the weighted mean of -logp, nats: sum(w * -logp) / sum(w).  logp, weights (N,).
+
+    total: in the place of sum(w), for a part of a larger batch.
+    """
+    return -(weights * logp).sum() / (weights.sum() if total is None else total.to(weights.device))
 
 
 def sft_arguments(settings: SFTSettings, folder: Path) -> SFTConfig:
@@ -73,7 +78,7 @@ def sft_arguments(settings: SFTSettings, folder: Path) -> SFTConfig:
         max_grad_norm=settings.max_grad_norm, max_length=None, packing=False,
         dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
         train_sampling_strategy="sequential", dataloader_num_workers=0, dataloader_pin_memory=False,
-        bf16=False, gradient_checkpointing=False, use_cpu=not torch.cuda.is_available(),
+        bf16=False, **checkpointing_arguments(), use_cpu=not torch.cuda.is_available(),
         logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True,
         report_to=[],
         save_strategy="steps", save_steps=settings.save_every, save_total_limit=1,
@@ -99,23 +104,51 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
         )
         self.remove_callback(PrinterCallback)
 
+    def training_step(
+        self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Accumulate the gradient of one batch, in passes of as many texts as the layout says; return its loss."""
+        parts = row_parts(inputs, layouts.in_force().sft_rows)
+        if len(parts) == 1:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        found = []
+        for part in parts:
+            loss, logp = self._loss(model, self._prepare_inputs(part), inputs["weights"].sum())
+            self.accelerator.backward(loss)
+            found.append((loss.detach(), logp))
+        losses_of_parts, logps = zip(*found, strict=True)
+        self._note(torch.cat(logps), torch.cat([part["weights"] for part in parts]))
+        return torch.stack(losses_of_parts).sum()
+
     def compute_loss(
         self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Return the weighted loss of one batch (see ``collate``); counts go to the log."""
-        weights, model = inputs["weights"], self.accelerator.unwrap_model(model)
-        where = (inputs["input_ids"], inputs["positions"], inputs["targets"])
-        if self.loss == "fused":
-            loss, logp, _ = fused_cross_entropy(model, *where, weights / weights.sum())
-        else:
-            logp, _ = token_logprobs(model, *where)
-            loss = weighted_nll(logp, weights)
-        golden = weights != 1.0
-        self._metrics["train"]["nll"].append(-logp.detach().mean().item())
-        if golden.any():
-            self._metrics["train"]["nll_golden"].append(-logp.detach()[golden].mean().item())
+        loss, logp = self._loss(model, inputs, inputs["weights"].sum())
+        self._note(logp, inputs["weights"])
         return loss
+
+    def _loss(
+        self, model: PreTrainedModel, part: dict[str, torch.Tensor], total: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (share of a part in its batch's loss, log-probabilities (N,), detached).  total: of all weights."""
+        weights, model = part["weights"], self.accelerator.unwrap_model(model)
+        where = (part["input_ids"], part["positions"], part["targets"])
+        with computing(weights.device):
+            if self.loss == "fused":
+                loss, logp, _ = fused_cross_entropy(model, *where, weights / total.to(weights.device))
+            else:
+                logp, _ = token_logprobs(model, *where)
+                loss = weighted_nll(logp, weights, total)
+        return loss, logp.detach()
+
+    def _note(self, logp: torch.Tensor, weights: torch.Tensor) -> None:
+        golden = (weights != 1.0).to(logp.device)
+        self._metrics["train"]["nll"].append(-logp.mean().item())
+        if golden.any():
+            self._metrics["train"]["nll_golden"].append(-logp[golden].mean().item())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Hand each step's numbers to ``on_step``."""
@@ -146,12 +179,13 @@ def tune_simulator(
     lessons = make_lessons(examples, prompts, settings)
     fingerprint = {
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("save_every", "loss")},
-        **losses.fingerprint(settings.loss),
+        **losses.fingerprint(settings.loss), **layouts.fingerprint(layouts.in_force()),
         "lessons": hashlib.sha256(repr([le.input_ids for le in lessons]).encode()).hexdigest(),
         "identity": dict(identity or {}),
     }
     log = _Log(stage, settings)
     log.device = model.device.type
+    lay_out(model, settings.seed)
     trainer = SimulatorTrainer(
         model, tokenizer, lessons, settings, stage.path(CHECKPOINTS), log.on_step, fingerprint
     )
@@ -159,6 +193,7 @@ def tune_simulator(
     log.start(found[1] if found else 0)
     with checkpoints.under_training(model):
         trainer.train_from(found, settings.steps)
+    adapters.merge(model)
     model.eval()
     return pd.DataFrame(log.rows)
 

@@ -13,7 +13,7 @@ from typing import Sequence
 
 import numpy as np
 
-from zerosearch.retrievers.base import Retriever, served_model
+from zerosearch.retrievers.base import Retriever, served_model, writing_engine
 from zerosearch.schema import STOP_REASONS, Retrieval, ScoredTrajectory, SearchRequest, Trajectory
 from zerosearch.training.objective import LossTerms
 
@@ -84,7 +84,7 @@ class TimedRetriever:
 
     def __init__(self, retriever: Retriever):
         self._retriever = retriever
-        self.name, self.served_model = retriever.name, served_model(retriever)
+        self.name, self.served_model, self.engine = retriever.name, served_model(retriever), writing_engine(retriever)
         self._kept: list[Retrieval] = []
         self._seconds = 0.0
 
