@@ -28,7 +28,7 @@ from zerosearch import artifacts, files, jobs
 from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_name
 from zerosearch.interrupts import GO_ON, SIGNALS, Stopped
 from zerosearch.processes import ProcessId, alive
-from zerosearch.stage_parameters import LOSS_VARIABLE
+from zerosearch.stage_parameters import LOSS_VARIABLE, PACKING_VARIABLE
 from zerosearch.temporary import noted_folder
 
 START_TIMEOUT = 120  # seconds that a kernel may take to start on a busy machine
@@ -43,7 +43,7 @@ class NotebookFailed(WorkbookError):
 class NotebookRun:
     """One execution.  source: the notebook.  executed: where its copy with outputs goes.  log: live text.
 
-    loss: how trainers compute theirs (the profile's line).
+    loss, packing: how trainers compute (the profile's lines).
     """
 
     source: Path
@@ -52,6 +52,7 @@ class NotebookRun:
     parameters: Mapping[str, Any]
     offline: bool = True
     loss: str = "plain"
+    packing: str = "padded"
 
 
 class KernelStop:
@@ -98,7 +99,7 @@ def run_notebook(run: NotebookRun, stop: KernelStop | None = None) -> None:
 
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline, run.loss)
+    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline, run.loss, run.packing)
     with noted_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
@@ -164,13 +165,16 @@ def inspect_parameters(source: Path) -> dict[str, str]:
     return {name: str(p["inferred_type_name"]) for name, p in declared.items()}
 
 
-def kernel_environment(threads: int, offline: bool, loss: str = "plain") -> dict[str, str]:
+def kernel_environment(
+    threads: int, offline: bool, loss: str = "plain", packing: str = "padded"
+) -> dict[str, str]:
     """Return the environment variables of a notebook's process."""
     environment = {
         name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
     environment |= {
         LOSS_VARIABLE: loss,
+        PACKING_VARIABLE: packing,
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -224,7 +228,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.arm is not None:
         parameters |= {"arm": options.arm, "seed": options.seed}
     source = artifacts.notebook_path(options.stage)
-    run = NotebookRun(source, board.notebook(job), board.log(job), parameters, settings["offline"], settings["loss"])
+    run = NotebookRun(
+        source, board.notebook(job), board.log(job), parameters, settings["offline"], settings["loss"],
+        settings["packing"],
+    )
     if job.name in settings.get("finished", ()) and artifacts.restore(settings["run"], job.stage, job.arm, job.seed):
         board.started(job)
         board.ended(job, "done")

@@ -9,7 +9,7 @@ runs that differ only in this the numbers drift apart as they would on another m
 from __future__ import annotations
 
 import os
-from typing import get_args
+from typing import Sequence, get_args
 
 import torch
 from transformers import PreTrainedModel
@@ -79,8 +79,8 @@ def micro_batch_loss(
     ref_logp = None
     if reference is not None:
         with torch.no_grad():
-            ref_logp, _ = token_logprobs(reference, *where)
-    logp, entropies = token_logprobs(model, *where, with_entropy=True)
+            ref_logp, _ = token_logprobs(reference, *where, segments=batch.segments)
+    logp, entropies = token_logprobs(model, *where, with_entropy=True, segments=batch.segments)
     total, terms = policy_loss(
         logp, batch.old_logp, batch.advantages, batch.weights, clip=clip, ref_logp=ref_logp, kl_weight=kl_weight,
         correction=correction, rows=batch.rows,
@@ -93,7 +93,7 @@ def _fused(
     correction: Correction,
 ) -> tuple[torch.Tensor, LossTerms, float]:
     ref_logp = None if reference is None else _frozen_logp(reference, batch, settings.temperature)
-    states, head = hidden_states(model, batch.input_ids, batch.positions), head_of(model)
+    states, head = hidden_states(model, batch.input_ids, batch.positions, batch.segments), head_of(model)
     advantages, importance, corrected = batch.advantages, None, correction.kind != "none"
     if correction.kind == "sequence":  # a token's weight needs all of its trajectory: one more sweep, forward only
         logp, _ = kernels.token_logps(states, head, batch.targets, temperature=settings.temperature)
@@ -115,17 +115,17 @@ def _fused(
 def _frozen_logp(model: PreTrainedModel, batch: MicroBatch, temperature: float) -> torch.Tensor:
     """Return the log-probabilities (N,) of a micro-batch's targets under a model that does not learn, nats."""
     with torch.no_grad():
-        states = hidden_states(model, batch.input_ids, batch.positions)
+        states = hidden_states(model, batch.input_ids, batch.positions, batch.segments)
     return kernels.token_logps(states, head_of(model), batch.targets, temperature=temperature)[0]
 
 
 def fused_cross_entropy(
     model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor,
-    weights: torch.Tensor,
+    weights: torch.Tensor, segments: Sequence[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (sum of weights times -log-probability, log-probabilities (N,), entropies (N,)), nats.
 
     Arguments as ``objective.token_logprobs``; weights (N,) float32.  Only the loss has a gradient.
     """
-    states = hidden_states(model, input_ids, positions)
+    states = hidden_states(model, input_ids, positions, segments)
     return kernels.masked_cross_entropy(states, head_of(model), targets, weights=weights)

@@ -34,7 +34,7 @@ from zerosearch.rollout_async import roll_out
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
 from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
-from zerosearch.training import checkpoints, losses
+from zerosearch.training import checkpoints, losses, packing
 from zerosearch.training.asking import Asking
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
 from zerosearch.training.sampler import check_sampler, follow, rest
@@ -126,7 +126,7 @@ def run_fingerprint(
 
     save_every, kept_per_step and micro_batch_tokens change no result and are left out.
     """
-    free = ("save_every", "kept_per_step", "micro_batch_tokens", "loss")
+    free = ("save_every", "kept_per_step", "micro_batch_tokens", "loss", "packing")
     asked = hashlib.sha256("\n".join(f"{q.id}\t{q.question}\t{q.golden_answers}" for q in questions).encode())
     weights = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -134,7 +134,7 @@ def run_fingerprint(
         weights.update(parameter.detach().flatten()[:4096].float().cpu().numpy().tobytes())
     return {
         "settings": {k: v for k, v in asdict(settings).items() if k not in free},
-        **losses.fingerprint(settings.loss),
+        **losses.fingerprint(settings.loss), **packing.fingerprint(model, settings.packing),
         "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
         "asking": asdict(asking), "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
     }

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.correction import Correction
 from zerosearch.training.losses import chosen_loss, micro_batch_loss
 from zerosearch.training.objective import LossTerms
+from zerosearch.training.packing import attending_alone, packs
 from zerosearch.training.step_metrics import rollout_metrics, update_metrics
 
 
@@ -47,9 +49,9 @@ class RLSettings:
     KL to the base; 0 drops the reference model.  clip: the ratio stays in [1 - clip, 1 + clip].
     seed: of the run; keys every draw.  advantage, normalisation: see those modules.
     save_every: steps between checkpoints.  max_grad_norm: gradient clip.  micro_batch_tokens: most
-    padded tokens per forward pass; changes speed and memory, not the loss.
+    tokens per forward pass, those of padding included; changes speed and memory, not the loss.
     kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
-    loss: see ``losses``; empty for what the profile says.
+    loss, packing: see those modules; empty for what the profile says.
     """
 
     steps: int
@@ -69,6 +71,7 @@ class RLSettings:
     kept_per_step: int = 16
     correction: Correction = Correction()
     loss: str = ""
+    packing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         settings = replace(settings, loss=chosen_loss(settings.loss))
         self.questions, self.settings, self.reference = tuple(questions), settings, reference
         self.roll_out, self.on_step, self.fingerprint = roll_out, on_step, dict(fingerprint or {})
-        self.sampling_temperature = temperature
+        self.sampling_temperature, self.packed = temperature, packs(model, settings.packing)
         self._report: StepReport | None = None
         self._terms: list[LossTerms] = []
         self._entropy_sum = 0.0
@@ -210,7 +213,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         return make_micro_batches(
             trajectories, advantages, pad_id=self.processing_class.pad_token_id,
             max_tokens=self.settings.micro_batch_tokens, normalisation=self.settings.normalisation,
-            skip_idle=self.reference is None,
+            skip_idle=self.reference is None, packed=self.packed,
         )
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> list[MicroBatch]:
@@ -225,7 +228,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         model.train()
         micro_batches = self._prepare_inputs(inputs)
         self._terms, self._entropy_sum = [], 0.0
-        return accumulate(self, model, micro_batches)
+        return accumulate(self, model, micro_batches, self.reference)
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: MicroBatch, return_outputs: bool = False,
@@ -260,18 +263,22 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self.on_step(StepReport(report.step, row, report.scored, report.advantages))
 
 
-def accumulate(trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
+def accumulate(
+    trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch], reference: PreTrainedModel | None = None
+) -> torch.Tensor:
     """Add up the gradient of a batch, micro-batch by micro-batch; return its loss, detached.
 
     trainer: a transformers Trainer whose ``compute_loss`` weights micro-batches so that they sum to the batch;
-    ``training_seconds`` is set on it.
+    ``training_seconds`` is set on it.  reference: another model that its ``compute_loss`` calls.
     """
     started, device = time.perf_counter(), trainer.accelerator.device
     total = torch.zeros((), device=device)
-    for micro_batch in micro_batches:
-        loss = trainer.compute_loss(model, micro_batch.to(device))
-        trainer.accelerator.backward(loss)
-        total += loss.detach()
+    packed = any(micro_batch.segments for micro_batch in micro_batches)
+    with attending_alone(model, reference) if packed else nullcontext():
+        for micro_batch in micro_batches:
+            loss = trainer.compute_loss(model, micro_batch.to(device))
+            trainer.accelerator.backward(loss)
+            total += loss.detach()
     trainer.training_seconds = time.perf_counter() - started
     return total
 
