@@ -38,6 +38,12 @@ LOOPS = {  # of rollouts, ours first
     "asynchronous": "ours, each trajectory by itself", "synchronous, a thread per query": "in turns, all searches of a turn at once",
     "synchronous, 10 threads": "in turns, ten searches at a time (published)", "TRL, tools": "TRL's loop over tools",
 }
+WAYS = {  # of one optimiser step, each with the switches of those above it
+    "TRL as shipped": "TRL's trainer as shipped", "TRL, activations kept": "TRL's trainer, activations kept",
+    "all logits": "ours without any switch", "+ the policy's logits alone": "+ logits of the policy's tokens alone",
+    "+ sorted by length": "+ passes sorted by length (`packing: padded`)", "+ packed": "+ no padding (`packing: packed`)",
+    "+ idle rows skipped": "+ rows of advantage 0 left out, without a KL", "+ the fused loss": "+ `loss: fused`",
+}
 NOT_MEASURED = "(not measured in this run)"
 
 
@@ -189,5 +195,21 @@ def loops(path: Path) -> str:
     for loop, label in LOOPS.items():
         cells = [rows.loc[(loop, m)] for m in medians]
         shown = [f"{c['trajectories_per_second']:.1f} ({c['ratio']:.2f}×)" for c in cells]
+        lines.append(f"| {label} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def policy_step(path: Path) -> str:
+    """Return tokens per second of one optimiser step by each way, and in brackets its ratio to TRL as shipped."""
+    if not path.is_file():
+        return NOT_MEASURED
+    table = pd.read_csv(path)
+    cases = list(table[["model", "kl_weight"]].drop_duplicates().itertuples(index=False, name=None))
+    rows = table.set_index(["way", "model", "kl_weight"])
+    heads = [f"`{model}`, {f'KL {weight:g}' if weight else 'no KL'}" for model, weight in cases]
+    lines = ["| a step by | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(cases)]
+    for way, label in WAYS.items():
+        cells = [rows.loc[(way, *case)] for case in cases]
+        shown = [f"{c['tokens_per_second']:,.0f} ({c['ratio']:.2f}×)" for c in cells]
         lines.append(f"| {label} | {' | '.join(shown)} |")
     return "\n".join(lines)

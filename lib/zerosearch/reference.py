@@ -154,6 +154,7 @@ def blocks() -> dict[str, str]:
         "full-conditions": readme_tables.conditions(full),
         "laptop-freshness": readme_tables.freshness(laptop),
         "rollout-loops": readme_tables.loops(artifacts.REPO / "benchmarks" / "rollout_throughput.csv"),
+        "policy-step": readme_tables.policy_step(artifacts.REPO / "benchmarks" / "policy_step.csv"),
         "laptop-times": readme_tables.times(laptop), "smoke-times": readme_tables.times(smoke),
     }
 
