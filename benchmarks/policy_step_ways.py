@@ -21,7 +21,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from zerosearch.training.batching import MicroBatch, make_micro_batches, trained_tokens
 from zerosearch.training.losses import micro_batch_loss
-from zerosearch.training.objective import policy_loss
+from zerosearch.training.objective import policy_loss, token_logprobs
 from zerosearch.training.packing import attending_alone
 
 CLIP, ROWS = 0.2, 8  # ROWS: trajectories of one pass where they are taken as they come
@@ -56,7 +56,7 @@ class Way:
     def __call__(self, case: Case) -> None:
         """Accumulate the gradient of the case."""
         batches = [b.to(case.model.device) for b in self.micro_batches(case)]
-        with attending_alone(case.model, case.reference) if self.rows == "packed" else nullcontext():
+        with attending_alone(case.model) if self.rows == "packed" else nullcontext():
             if self.old_pass:
                 batches = [replace(b, old_logp=_logps(case, b)) for b in batches]
             for batch in batches:
@@ -111,11 +111,7 @@ def _all_scored(case: Case, batch: MicroBatch) -> torch.Tensor:
 
 @torch.no_grad()
 def _logps(case: Case, batch: MicroBatch) -> torch.Tensor:
-    from zerosearch.training.objective import token_logprobs
-
-    return token_logprobs(
-        case.model, batch.input_ids, batch.positions, batch.targets, segments=batch.segments
-    )[0]
+    return token_logprobs(case.model, batch.input_ids, batch.positions, batch.targets, segments=batch.segments)[0]
 
 
 class Recorded(GRPOTrainer):

@@ -7,6 +7,7 @@ made for the policy's own tokens only (about 40 % of a trajectory).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -40,8 +41,10 @@ def hidden_states(
     model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, segments: Sequence[int] = ()
 ) -> torch.Tensor:
     """Return the last hidden states (N, H) that predict the trained tokens; arguments as ``token_logprobs``."""
-    packed = packing.arguments(model, segments, input_ids.device)
-    states = model.get_decoder()(input_ids=input_ids, use_cache=False, **packed).last_hidden_state
+    forward_only = bool(segments) and not torch.is_grad_enabled()
+    with packing.attending_alone(model) if forward_only else nullcontext():
+        packed = packing.arguments(model, segments, input_ids.device)
+        states = model.get_decoder()(input_ids=input_ids, use_cache=False, **packed).last_hidden_state
     return states.reshape(-1, states.shape[-1]).index_select(0, positions)
 
 

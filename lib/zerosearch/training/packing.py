@@ -5,7 +5,8 @@ attention of a layer is taken trajectory by trajectory, with no mask of L times 
 flash-attention's for such rows, where the package is installed and the weights are in half precision; everywhere
 else torch's attention runs once for each trajectory.  Losses and gradients are those of padded rows to rounding.
 
-A model attends this way only inside ``attending_alone``: rollouts with the same model find it as it was.  A profile
+A model attends this way only inside ``attending_alone``, which an update stands in; a pass without a gradient sees to
+it by itself (``objective.hidden_states``).  Rollouts with the same model find it as it was.  A profile
 says which way (its line ``packing:``); notebooks started by hand are padded.
 """
 
@@ -88,25 +89,20 @@ def _tried(model: PreTrainedModel) -> str:
 
 
 @contextmanager
-def attending_alone(*models: PreTrainedModel | None) -> Iterator[None]:
-    """Let the models attend within each trajectory of a packed row; afterwards they attend as before.
+def attending_alone(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model attend within each trajectory of a packed row; afterwards it attends as before.
 
     The backward pass belongs inside too: where activations are computed again, so is attention.
     """
-    present = [model for model in models if model is not None]
-    before = [model.config._attn_implementation for model in present]
+    decoder = model.get_decoder()
+    before = decoder.config._attn_implementation
+    half = decoder.dtype in (torch.float16, torch.bfloat16)
+    flash = half and decoder.device.type == "cuda" and is_flash_attn_2_available()
     try:
-        for model in present:
-            model.set_attn_implementation(_implementation(model))
+        decoder.set_attn_implementation("flash_attention_2" if flash else SEGMENTED)
         yield
     finally:
-        for model, name in zip(present, before, strict=True):
-            model.set_attn_implementation(name)
-
-
-def _implementation(model: PreTrainedModel) -> str:
-    half = model.dtype in (torch.float16, torch.bfloat16)
-    return "flash_attention_2" if model.device.type == "cuda" and half and is_flash_attn_2_available() else SEGMENTED
+        decoder.set_attn_implementation(before)
 
 
 def arguments(model: PreTrainedModel, segments: Sequence[int], device: torch.device) -> dict[str, Any]:
@@ -117,7 +113,7 @@ def arguments(model: PreTrainedModel, segments: Sequence[int], device: torch.dev
     if not segments:
         return {}
     places = torch.cat([torch.arange(n, device=device) for n in segments]).unsqueeze(0)
-    name = model.config._attn_implementation
+    name = model.get_decoder().config._attn_implementation
     if name == SEGMENTED:
         return {"position_ids": places, "segments": tuple(segments)}
     if name != "flash_attention_2":

@@ -228,7 +228,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         model.train()
         micro_batches = self._prepare_inputs(inputs)
         self._terms, self._entropy_sum = [], 0.0
-        return accumulate(self, model, micro_batches, self.reference)
+        return accumulate(self, model, micro_batches)
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: MicroBatch, return_outputs: bool = False,
@@ -263,18 +263,16 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self.on_step(StepReport(report.step, row, report.scored, report.advantages))
 
 
-def accumulate(
-    trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch], reference: PreTrainedModel | None = None
-) -> torch.Tensor:
+def accumulate(trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
     """Add up the gradient of a batch, micro-batch by micro-batch; return its loss, detached.
 
     trainer: a transformers Trainer whose ``compute_loss`` weights micro-batches so that they sum to the batch;
-    ``training_seconds`` is set on it.  reference: another model that its ``compute_loss`` calls.
+    ``training_seconds`` is set on it.
     """
     started, device = time.perf_counter(), trainer.accelerator.device
     total = torch.zeros((), device=device)
     packed = any(micro_batch.segments for micro_batch in micro_batches)
-    with attending_alone(model, reference) if packed else nullcontext():
+    with attending_alone(model) if packed else nullcontext():
         for micro_batch in micro_batches:
             loss = trainer.compute_loss(model, micro_batch.to(device))
             trainer.accelerator.backward(loss)
