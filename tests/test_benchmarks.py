@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -172,6 +174,62 @@ def test_exactness_was_measured_for_every_engine_and_type() -> None:
     assert set(exact["engine"]) == {"vllm", "transformers"} and (table["trajectories"] == 1000).all()
     assert (exact["most"] < 1e-4).all() and (exact[["same_loop", "same_batch"]] >= 0.99).all(axis=None)
     assert len(table) == 6 and MACHINE | {"vllm", "torch", "device"} <= set(table.columns)
+
+
+# -- one optimiser step beside TRL's trainer --------------------------------------------------------
+
+
+@pytest.fixture
+def policy_step(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("policy_step")
+
+
+@pytest.mark.parametrize("lengths", ["recorded", "log-normal"])
+def test_all_ways_of_a_step_have_the_same_gradient(
+    policy_step: ModuleType, lengths: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our switches, one by one, and TRL's trainer: with a KL and without."""
+    sizes = importlib.import_module("policy_step_batches").SMALL
+    tiny = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 900}
+    for name, value in tiny.items():
+        monkeypatch.setitem(sizes, name, value)
+    chosen = argparse.Namespace(
+        device="cpu", median=20, max_tokens=300, kl_weights=[0.0, 0.1], repeats=1
+    )
+    table = policy_step.measure(chosen, "random:small", lengths, 16)
+    measured = table[table["state"] == "measured"]
+    assert list(measured["way"]) == 2 * list(policy_step.ways()) and (measured["median_seconds"] > 0).all()
+    assert (measured["gradient_gap"] < 1e-4).all() and (measured["gradient_gap"] > 0).sum() > 8
+    assert list(table.loc[table["state"] != "measured", "way"]) == 2 * ["TRL with liger-kernel"]
+    assert set(measured["tokens"]) == {measured["tokens"].iloc[0]} and 0 < measured["padding_share"].iloc[0] < 1
+
+
+def test_the_drawn_trajectories_are_as_they_are_said_to_be(policy_step: ModuleType) -> None:
+    batches = importlib.import_module("policy_step_batches")
+    batch = batches.log_normal(64, 200, 900)
+    assert 0.3 < batch.policy_share < 0.4 and batch.idle_share == 0.0
+    completions = batch.lengths - batches.PROMPT
+    assert 140 < np.median(completions) < 280 and completions.max() > 2 * np.median(completions)
+    assert max(max(t.token_ids) for t in batch.trajectories) < 900
+    sized = batches.open_model("random:small", torch.device("cpu"))
+    assert 2e6 < sized.num_parameters() < 5e6 and sized.dtype == torch.float32
+
+
+def test_ratios_are_taken_against_trl(policy_step: ModuleType) -> None:
+    seconds = {policy_step.TRL: 6.0, policy_step.TRL_KEPT: 4.5, "+ packed": 1.5}
+    rows = pd.DataFrame({"way": list(seconds), "median_seconds": list(seconds.values())})
+    table = policy_step.with_ratios(rows).set_index("way")
+    assert table["ratio"].tolist() == [1.0, 1.33, 4.0] and table["ratio_kept"].tolist() == [0.75, 1.0, 3.0]
+
+
+def test_the_committed_policy_step_table_is_whole(policy_step: ModuleType) -> None:
+    table = pd.read_csv(FOLDER / "policy_step.csv")
+    assert {"cpu", "device", "torch", "transformers", "trl", "commit", "date"} <= set(table.columns)
+    measured = table[table["state"] == "measured"]
+    assert set(table["way"]) == {*policy_step.ways(), policy_step.TRL_LIGER}
+    assert (measured["gradient_gap"] < 1e-3).all() and (measured["lowest"] <= measured["highest"]).all()
+    assert set(measured["model"]) == {"micro/llama-base", "random:small"} and set(measured["kl_weight"]) == {0.0, 1e-3}
 
 
 def test_bm25_was_measured_at_every_size_and_beside_its_peer() -> None:

@@ -43,11 +43,11 @@ class Told:
 
 def judged(
     trajectories: list[Trajectory], rewards: list[float], critic: object, reference: torch.nn.Module | None = None,
-    settings: RLSettings = PPO,
+    settings: RLSettings = PPO, packed: bool = False,
 ) -> Credit:
     outcome = Outcome(trajectories, np.array(rewards), np.arange(len(rewards)))
     judges = Judges(reference, critic, 1.0, torch.device("cpu"))  # type: ignore[arg-type]
-    return assign_credit(outcome, settings, judges, pad_id=0)
+    return assign_credit(outcome, settings, judges, pad_id=0, packed=packed)
 
 
 # -- GAE, whitening, clip: by hand --------------------------------------------------------------------
@@ -261,6 +261,25 @@ def test_splits_of_a_ppo_batch_give_one_update() -> None:
     assert actors[0][0] > actors[1][0] == 1
     torch.testing.assert_close(actors[0][1], actors[1][1], atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(critics[0], critics[1], atol=1e-6, rtol=1e-4)
+
+
+def test_packed_rows_teach_the_critic_the_same() -> None:
+    """Values, advantages, the KL and a step of the critic, with an actor whose body attends as before afterwards."""
+    made, rewards, found = random_trajectories(7, seed=8), [1.0, 0.0, 0.5, 0.0, 1.0, 0.3, 0.0], []
+    for packed in (False, True):
+        critic, reference = critic_of(toy_model()), toy_model(seed=1)
+        torch.nn.init.normal_(critic.model.head.weight, generator=torch.Generator().manual_seed(0))
+        settings = replace(PPO, micro_batch_tokens=60, kl_weight=0.1)
+        credit = judged(made, rewards, critic, reference, settings, packed)
+        assert all(bool(batch.segments) == packed for batch in credit.micro_batches) and len(credit.micro_batches) > 1
+        loss = critic.learn(credit.micro_batches, credit.lessons)
+        assert critic.model.body.config._attn_implementation == reference.config._attn_implementation == "sdpa"
+        gradient = torch.cat([p.grad.flatten() for p in critic.model.parameters()])
+        found.append((credit, loss, gradient))
+    (padded, loss, gradient), (packed_credit, packed_loss, packed_gradient) = found
+    np.testing.assert_allclose(packed_credit.advantages, padded.advantages, atol=1e-4)
+    assert packed_credit.measured == pytest.approx(padded.measured, rel=1e-4) and packed_loss == pytest.approx(loss, rel=1e-5)
+    assert ((packed_gradient - gradient).norm() / gradient.norm()).item() < 1e-4
 
 
 def test_its_gradient_is_clipped() -> None:

@@ -65,6 +65,12 @@ SPEEDS = pd.DataFrame(
     [("asynchronous", 0.0, 70.0, 1.0), ("synchronous, 10 threads", 0.0, 70.0, 1.0),
      ("asynchronous", 0.3, 63.0, 4.5), ("synchronous, 10 threads", 0.3, 14.0, 1.0)],
     columns=["loop", "median_latency_seconds", "trajectories_per_second", "ratio"])
+STEPS = pd.DataFrame(
+    [("micro/a", "TRL as shipped", 0.0, 3.0, 1.0), ("micro/a", "+ packed", 0.0, 1.0, 3.0),
+     ("micro/a", "TRL as shipped", 0.1, 4.0, 1.0), ("micro/a", "+ packed", 0.1, 2.0, 2.0),
+     ("micro/a", "TRL with liger-kernel", 0.0, np.nan, np.nan)],
+    columns=["model", "way", "kl_weight", "median_seconds", "ratio"],
+).assign(tokens=5_000, padding_share=0.4, policy_share=0.35)
 MANIFESTS = [dict(stage="00_micro_world", arm=None, seed=None, wall_seconds=60.0, peak_rss_mib=512.0),
              dict(stage="03_rl", arm="zerosearch", seed=1, wall_seconds=120.0, peak_rss_mib=2048.0)]
 LINES = published_costs.published_lines(BOOK)
@@ -91,6 +97,7 @@ DRAWN = {
     "stage_times": lambda: figures.stage_times(MANIFESTS),
     "waiting": lambda: figures.waiting(SPANS),
     "rollout_speed": lambda: figures.rollout_speed(SPEEDS),
+    "step_times": lambda: figures.step_times(STEPS),
 }
 EMPTY = {
     "scores_by_dataset": lambda: figures.scores_by_dataset(SCORES.iloc[:0]),
@@ -165,6 +172,15 @@ def test_the_speed_of_our_loop_is_told_against_the_published_one():
     assert "published loop: 1 times at 0 s, 4.5 times at 0.3 s" in figure.get_suptitle().replace("\n", " ")
     names = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert names == {"asynchronous", "synchronous, 10 threads"}
+
+
+def test_the_speed_of_a_step_is_told_against_trl():
+    figure = figures.step_times(STEPS)
+    assert "2.0 to 3.0 times as fast as TRL's trainer" in figure.get_suptitle().replace("\n", " ")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["1.00", "3.00", "1.00", "2.00"] and len(axes.patches) == 4
+    with pytest.raises(WorkbookError, match="found an empty table; run .*policy_step.py"):
+        figures.step_times(STEPS.iloc[4:])
 
 
 def test_waiting_is_what_lies_between_the_spans():

@@ -125,7 +125,7 @@ def test_one_stage_as_the_snakefile_calls_it(
     stages = {stage: profiles.defaults(stage) | {"run": "r"} for stage in ("00", "05")}
     settings = outputs / "r" / "settings.json"
     settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps({"stages": stages, "offline": True, "loss": "plain"}))
+    settings.write_text(json.dumps({"stages": stages, "offline": True, "loss": "plain", "packing": "padded"}))
     assert notebook_runner.main(["--settings", str(settings), "--stage", "00"]) == 0
     assert (outputs / "r" / "00_micro_world" / "manifest.json").is_file()
     assert notebook_runner.main(["--settings", str(settings), "--stage", "05"]) == 1

@@ -113,6 +113,17 @@ def test_every_arm_and_condition_has_a_label(name: str) -> None:
     assert name in tables.LABELS or name in tables.CONDITIONS
 
 
+def test_ways_of_a_step(tmp_path: Path) -> None:
+    columns = ["way", "model", "kl_weight", "tokens_per_second", "ratio"]
+    ways = [*tables.WAYS, "another"]
+    rows = [(way, model, kl, 1000.0 * i, i / 2) for i, way in enumerate(ways, 1) for model, kl in (("a", 0.0), ("b", 1e-3))]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "step.csv", index=False)
+    lines = tables.policy_step(tmp_path / "step.csv").splitlines()
+    assert lines[0] == "| a step by | `a`, no KL | `b`, KL 0.001 |" and len(lines) == 2 + len(tables.WAYS)
+    assert lines[2] == "| TRL's trainer as shipped | 1,000 (0.50×) | 1,000 (0.50×) |"
+    assert tables.policy_step(tmp_path / "none.csv") == tables.NOT_MEASURED
+
+
 def test_loops_of_rollouts(tmp_path: Path) -> None:
     columns = ["loop", "median_latency_seconds", "trajectories_per_second", "ratio"]
     rows = [(name, m, 10.0 * i + m, i / 2) for i, name in enumerate(tables.LOOPS, 1) for m in (0.3, 0.0)]

@@ -151,6 +151,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "cores": source.cores,
         "offline": source.offline,
         "loss": source.loss,
+        "packing": source.packing,
         "grace_seconds": source.grace_seconds,
         "expected_seconds": source.expected_seconds,
         "python": sys.executable,

@@ -30,7 +30,7 @@ from zerosearch.errors import ConfigError, MissingInput, WorkbookError, unknown_
 from zerosearch.interrupts import GO_ON, SIGNALS, Stopped
 from zerosearch.layouts import LAYOUT_VARIABLE
 from zerosearch.processes import ProcessId, alive
-from zerosearch.stage_parameters import LOSS_VARIABLE
+from zerosearch.stage_parameters import LOSS_VARIABLE, PACKING_VARIABLE
 from zerosearch.temporary import noted_folder
 
 START_TIMEOUT = 120  # seconds that a kernel may take to start on a busy machine
@@ -45,7 +45,7 @@ class NotebookFailed(WorkbookError):
 class NotebookRun:
     """One execution.  source: the notebook.  executed: where its copy with outputs goes.  log: live text.
 
-    loss: how trainers compute theirs (the profile's line).  layout: what of the profile's is not the default.
+    loss, packing: how trainers compute (the profile's lines).  layout: what of the profile's is not the default.
     """
 
     source: Path
@@ -55,6 +55,7 @@ class NotebookRun:
     offline: bool = True
     loss: str = "plain"
     layout: Mapping[str, Any] = field(default_factory=dict)
+    packing: str = "padded"
 
 
 class KernelStop:
@@ -101,7 +102,9 @@ def run_notebook(run: NotebookRun, stop: KernelStop | None = None) -> None:
 
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = kernel_environment(int(run.parameters.get("threads", 1)), run.offline, run.loss, run.layout)
+    environment = kernel_environment(
+        int(run.parameters.get("threads", 1)), run.offline, run.loss, run.layout, run.packing
+    )
     with noted_folder(run.log) as folder, own_kernel(environment, folder), run.log.open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
@@ -168,7 +171,8 @@ def inspect_parameters(source: Path) -> dict[str, str]:
 
 
 def kernel_environment(
-    threads: int, offline: bool, loss: str = "plain", layout: Mapping[str, Any] = MappingProxyType({})
+    threads: int, offline: bool, loss: str = "plain", layout: Mapping[str, Any] = MappingProxyType({}),
+    packing: str = "padded",
 ) -> dict[str, str]:
     """Return the environment variables of a notebook's process."""
     environment = {
@@ -177,6 +181,7 @@ def kernel_environment(
     environment |= {
         LOSS_VARIABLE: loss,
         LAYOUT_VARIABLE: json.dumps(dict(layout)) if layout else "",
+        PACKING_VARIABLE: packing,
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -232,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = artifacts.notebook_path(options.stage)
     run = NotebookRun(
         source, board.notebook(job), board.log(job), parameters, settings["offline"], settings["loss"],
-        settings.get("layout", {}),
+        settings.get("layout", {}), settings["packing"],
     )
     if job.name in settings.get("finished", ()) and artifacts.restore(settings["run"], job.stage, job.arm, job.seed):
         board.started(job)

@@ -21,6 +21,7 @@ from zerosearch.stage_parameters import (
     STAGE_CLASSES,
     Common,
     Loss,
+    Packing,
     Positive,
     Stage00,
     Stage01,
@@ -78,7 +79,7 @@ class Profile:
     """One file of ``profiles/``.  expected_seconds: per stage, on the machine the profile names.
 
     cores: jobs at a time.  threads: CPU threads per notebook.  offline: nothing is downloaded.  loss: how the
-    trainers compute theirs, see ``training.losses``.
+    trainers compute theirs, see ``training.losses``.  packing: how trajectories share a pass, see ``training.packing``.
     stall_minutes: how long a stage may say nothing before it is called stalled.  grace_seconds: that
     notebooks have for saving when the run is asked to stop.  layout: how models lie on GPUs, see ``layouts``.
     """
@@ -91,6 +92,7 @@ class Profile:
     threads: int
     offline: bool
     loss: Loss
+    packing: Packing
     needs: Needs
     stall_minutes: Positive
     grace_seconds: Positive

@@ -40,6 +40,12 @@ LOOPS = {  # of rollouts, ours first
     "asynchronous": "ours, each trajectory by itself", "synchronous, a thread per query": "in turns, all searches of a turn at once",
     "synchronous, 10 threads": "in turns, ten searches at a time (published)", "TRL, tools": "TRL's loop over tools",
 }
+WAYS = {  # of one optimiser step, each with the switches of those above it
+    "TRL as shipped": "TRL's trainer as shipped", "TRL, activations kept": "TRL's trainer, activations kept",
+    "all logits": "ours without any switch", "+ the policy's logits alone": "+ logits of the policy's tokens alone",
+    "+ sorted by length": "+ passes sorted by length (`packing: padded`)", "+ packed": "+ no padding (`packing: packed`)",
+    "+ idle rows skipped": "+ rows of advantage 0 left out, without a KL", "+ the fused loss": "+ `loss: fused`",
+}
 NOT_MEASURED = "(not measured in this run)"
 
 
@@ -241,3 +247,19 @@ def algorithms(path: Path) -> str:
 
 def _range(values: pd.Series) -> str:
     return f"{values.mean():.2f} [{values.min():.2f}, {values.max():.2f}]"
+
+
+def policy_step(path: Path) -> str:
+    """Return tokens per second of one optimiser step by each way, and in brackets its ratio to TRL as shipped."""
+    if not path.is_file():
+        return NOT_MEASURED
+    table = pd.read_csv(path)
+    cases = list(table[["model", "kl_weight"]].drop_duplicates().itertuples(index=False, name=None))
+    rows = table.set_index(["way", "model", "kl_weight"])
+    heads = [f"`{model}`, {f'KL {weight:g}' if weight else 'no KL'}" for model, weight in cases]
+    lines = ["| a step by | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(cases)]
+    for way, label in WAYS.items():
+        cells = [rows.loc[(way, *case)] for case in cases]
+        shown = [f"{c['tokens_per_second']:,.0f} ({c['ratio']:.2f}×)" for c in cells]
+        lines.append(f"| {label} | {' | '.join(shown)} |")
+    return "\n".join(lines)

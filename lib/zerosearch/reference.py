@@ -157,6 +157,7 @@ def blocks() -> dict[str, str]:
         "rollout-exactness": readme_tables.exactness(artifacts.REPO / "benchmarks" / "rollout_exactness.csv"),
         "rollout-loops": readme_tables.loops(artifacts.REPO / "benchmarks" / "rollout_throughput.csv"),
         "algorithms": readme_tables.algorithms(artifacts.REPO / "benchmarks" / "algorithms.csv"),
+        "policy-step": readme_tables.policy_step(artifacts.REPO / "benchmarks" / "policy_step.csv"),
         "laptop-times": readme_tables.times(laptop), "smoke-times": readme_tables.times(smoke),
     }
 

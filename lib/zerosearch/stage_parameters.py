@@ -24,6 +24,8 @@ Loss = Literal["plain", "fused"]  # how trainers compute theirs, see ``training.
 AlgorithmName = Literal["grpo", "reinforce", "reinforce-loo", "ppo"]  # of policy RL, see ``training.algorithms``
 KlIn = Literal["", "loss", "reward"]  # where its KL stands
 LOSS_VARIABLE = "ZEROSEARCH_LOSS"  # tells a notebook which of them its profile says
+Packing = Literal["padded", "packed", "auto"]  # how a policy's trajectories share a pass, see ``training.packing``
+PACKING_VARIABLE = "ZEROSEARCH_PACKING"
 RetrieverName = Literal["bm25", "bm25_plain", "serpapi", "wikipedia", "dense"]
 METHODS = (  # ways to use the untrained policy
     "direct", "cot", "rag", "search", "forced", "ra-agent", "search-o1", "own-search",

@@ -7,7 +7,7 @@ here reads a file or computes a score; ``save`` writes a PNG, complete or not at
 
 from zerosearch.figures.behaviour import efficiency, outcomes, pass_curves, search_calibration
 from zerosearch.figures.instrument import ability_gate, question_path, sentinel_gap
-from zerosearch.figures.kernel_lessons import loss_memory, loss_times
+from zerosearch.figures.kernel_lessons import loss_memory, loss_times, step_times
 from zerosearch.figures.learning import curriculum_curves, reward_curve, training_panels
 from zerosearch.figures.money import break_even, cost_bars, stage_times
 from zerosearch.figures.scores import (
@@ -25,6 +25,6 @@ __all__ = [
     "loss_times", "outcomes", "pass_curves",
     "percent", "png_bytes", "published_beside_ours", "question_path", "resampled_means", "retrieval_recall",
     "reward_curve", "rollout_speed", "save", "scores_by_condition", "scores_by_dataset", "search_calibration", "searches_histogram",
-    "sentinel_gap", "simulator_quality", "stage_times", "training_panels", "verdict_intervals", "waiting",
+    "sentinel_gap", "simulator_quality", "stage_times", "step_times", "training_panels", "verdict_intervals", "waiting",
     "world_graph",
 ]

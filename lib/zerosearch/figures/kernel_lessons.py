@@ -1,6 +1,6 @@
-"""Figures that explain the kernels: what memory logits take, and how long a loss takes beside its peers.
+"""Figures that explain the kernels: what memory logits take, how long a loss and a step take beside their peers.
 
-The tables come from the appendix notebook on kernels and from ``benchmarks/policy_loss.py``.
+The tables come from the appendix notebook on kernels, ``benchmarks/policy_loss.py`` and ``benchmarks/policy_step.py``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zerosearch.errors import WorkbookError
@@ -24,7 +25,7 @@ def _need(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
         found = f"no {', '.join(missing)}" if missing else "an empty table"
         raise WorkbookError(
             f"figure {figure}: expected a table with rows and columns {', '.join(columns)}, found {found}; "
-            "run notebooks/A1_kernels.ipynb again from its first cell, or benchmarks/policy_loss.py"
+            "run notebooks/A1_kernels.ipynb again from its first cell, or benchmarks/policy_loss.py or policy_step.py"
         )
 
 
@@ -86,3 +87,47 @@ def loss_times(table: pd.DataFrame) -> Figure:
     axes.set_xlabel("forward and backward (milliseconds)")
     quiet(axes)
     return figure
+
+
+@styled
+def step_times(table: pd.DataFrame) -> Figure:
+    """Draw the seconds of one optimiser step by every way, one panel a model, beside them how many times TRL's speed.
+
+    table: model, way, kl_weight, median_seconds, ratio (to TRL as shipped), tokens, padding_share, policy_share; see
+    ``benchmarks/policy_step.py``.
+    """
+    columns = ["model", "way", "kl_weight", "median_seconds", "ratio", "tokens", "padding_share", "policy_share"]
+    shown = table.dropna(subset=["median_seconds"]) if "median_seconds" in table else table
+    _need(shown, columns, "step_times")
+    best, names = shown.groupby(["model", "kl_weight"])["ratio"].max(), list(dict.fromkeys(shown["model"]))
+    figure, grid = frame(
+        9.0, 0.6 + 3.6 * len(names),
+        f"One step of the policy: {best.min():.1f} to {best.max():.1f} times as fast as TRL's trainer as shipped",
+        "Forward, backward and optimiser on the same ragged trajectories; a plus adds a switch to those above it. "
+        "Dark: without a KL; light: with one. Numbers: times TRL's speed.",
+        rows=len(names),
+    )
+    for axes, name in zip(grid[:, 0], names, strict=True):
+        _step_panel(axes, shown[shown["model"] == name])
+    grid[-1, 0].set_xlabel("one optimiser step (s)")
+    return figure
+
+
+def _step_panel(axes: Axes, own: pd.DataFrame) -> None:
+    ways, weights = list(dict.fromkeys(own["way"])), sorted(set(own["kl_weight"]))
+    height = 0.8 / len(weights)
+    for number, weight in enumerate(weights):
+        rows = own[own["kl_weight"] == weight].set_index("way").loc[ways]
+        places = [place + (number - (len(weights) - 1) / 2) * height for place in range(len(ways))]
+        colors = [GREY if way.startswith("TRL") else BLUE for way in ways]
+        axes.barh(places, rows["median_seconds"], height=height, color=colors, alpha=1.0 if number == 0 else 0.5)
+        for place, seconds, ratio in zip(places, rows["median_seconds"], rows["ratio"], strict=True):
+            axes.annotate(f"{ratio:.2f}", (seconds, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(range(len(ways)), ways)
+    axes.invert_yaxis()
+    first = own.iloc[0]
+    axes.set_title(
+        f"{first['model']}: {int(first['tokens']):,} tokens, {100 * first['policy_share']:.0f} % of completions the policy's, "
+        f"rows of equal length would be {100 * first['padding_share']:.0f} % padding"
+    )
+    quiet(axes)

@@ -17,6 +17,7 @@ Trajectories whose retriever failed stand in no micro-batch, hence in nothing th
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
@@ -77,15 +78,18 @@ class Credit:
     measured: dict[str, float | None] = field(default_factory=dict)
 
 
-def assign_credit(outcome: Outcome, settings: RLSettings, judges: Judges, pad_id: int) -> Credit:
-    """Return what a batch teaches under settings.algorithm.  pad_id: as in ``make_micro_batches``."""
+def assign_credit(
+    outcome: Outcome, settings: RLSettings, judges: Judges, pad_id: int, *, packed: bool = False
+) -> Credit:
+    """Return what a batch teaches under settings.algorithm.  pad_id, packed: as in ``make_micro_batches``."""
+    split = partial(_micro_batches, outcome, settings=settings, pad_id=pad_id, packed=packed)
     in_reward = settings.kl_place == "reward" and judges.reference is not None
     if judges.critic is None and not in_reward:
         advantages = group_advantages(outcome.rewards, outcome.groups, settings.estimator, outcome.valid)
         idle = judges.reference is None
-        return Credit(_micro_batches(outcome, advantages, settings, pad_id, skip_idle=idle), advantages)
+        return Credit(split(advantages, skip_idle=idle), advantages)
     # Until advantages are known, the number of its trajectory stands in the place of a token's.
-    batches = _micro_batches(outcome, np.arange(len(outcome.rewards)), settings, pad_id)
+    batches = split(np.arange(len(outcome.rewards)))
     owners = _joined([batch.advantages for batch in batches]).astype(np.int64)
     costs, measured = np.zeros(len(owners)), {}
     if in_reward:
@@ -98,11 +102,11 @@ def assign_credit(outcome: Outcome, settings: RLSettings, judges: Judges, pad_id
 
 
 def _micro_batches(
-    outcome: Outcome, advantages: np.ndarray, settings: RLSettings, pad_id: int, *, skip_idle: bool = False
+    outcome: Outcome, advantages: np.ndarray, *, settings: RLSettings, pad_id: int, packed: bool, skip_idle: bool = False
 ) -> list[MicroBatch]:
     return make_micro_batches(
         outcome.trajectories, advantages, pad_id=pad_id, max_tokens=settings.micro_batch_tokens,
-        normalisation=settings.normalisation, skip_idle=skip_idle,
+        normalisation=settings.normalisation, skip_idle=skip_idle, packed=packed,
     )
 
 

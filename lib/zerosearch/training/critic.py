@@ -8,6 +8,7 @@ learns once per step, like the policy, with an optimiser of its own; both are ke
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 
 from zerosearch.training.batching import MicroBatch
 from zerosearch.training.objective import hidden_states
+from zerosearch.training.packing import attending_alone
 
 FILE = "critic.pt"  # of a checkpoint
 
@@ -38,7 +40,7 @@ class ValueModel(torch.nn.Module):
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Return what is expected before each trained token is written, (N,) float32, in reward units."""
-        states = hidden_states(self, batch.input_ids, batch.positions)  # type: ignore[arg-type]
+        states = hidden_states(self, batch.input_ids, batch.positions, batch.segments)  # type: ignore[arg-type]
         return self.head(states.float()).squeeze(-1)
 
 
@@ -93,10 +95,12 @@ class Critic:
         """Take one step on the micro-batches of a batch; return its loss, the mean over all its tokens."""
         n_tokens, total = sum(len(batch.targets) for batch in batches), 0.0
         self.optimiser.zero_grad()
-        for batch, lesson in zip(batches, lessons, strict=True):
-            loss = self.loss(batch, lesson, n_tokens)
-            loss.backward()
-            total += float(loss.detach())
+        packed = any(batch.segments for batch in batches)
+        with attending_alone(self.model) if packed else nullcontext():  # type: ignore[arg-type]
+            for batch, lesson in zip(batches, lessons, strict=True):
+                loss = self.loss(batch, lesson, n_tokens)
+                loss.backward()
+                total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.optimiser.step()
         self.schedule.step()

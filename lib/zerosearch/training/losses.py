@@ -9,7 +9,7 @@ runs that differ only in this the numbers drift apart as they would on another m
 from __future__ import annotations
 
 import os
-from typing import get_args
+from typing import Sequence, get_args
 
 import torch
 from transformers import PreTrainedModel
@@ -68,7 +68,7 @@ def micro_batch_loss(
         return _fused(model, reference, batch, settings, correction)
     ref_logp = None if reference is None else frozen_logp(reference, batch, temperature, loss)
     where = (batch.input_ids, batch.positions, batch.targets, temperature)
-    logp, entropies = token_logprobs(model, *where, with_entropy=True)
+    logp, entropies = token_logprobs(model, *where, with_entropy=True, segments=batch.segments)
     total, terms = policy_loss(
         logp, batch.old_logp, batch.advantages, batch.weights, clip=clip, ref_logp=ref_logp, kl_weight=kl_weight,
         correction=correction, rows=batch.rows,
@@ -81,7 +81,7 @@ def _fused(
     correction: Correction,
 ) -> tuple[torch.Tensor, LossTerms, float]:
     ref_logp = None if reference is None else frozen_logp(reference, batch, settings.temperature, "fused")
-    states, head = hidden_states(model, batch.input_ids, batch.positions), head_of(model)
+    states, head = hidden_states(model, batch.input_ids, batch.positions, batch.segments), head_of(model)
     advantages, importance, corrected = batch.advantages, None, correction.kind != "none"
     if correction.kind == "sequence":  # a token's weight needs all of its trajectory: one more sweep, forward only
         logp, _ = kernels.token_logps(states, head, batch.targets, temperature=settings.temperature)
@@ -105,20 +105,21 @@ def frozen_logp(model: PreTrainedModel, batch: MicroBatch, temperature: float, l
 
     temperature, loss: as ``micro_batch_loss``.
     """
+    where = (batch.input_ids, batch.positions)
     with torch.no_grad(), adapters.left_out(model), computing(batch.input_ids.device):
         if loss != "fused":
-            return token_logprobs(model, batch.input_ids, batch.positions, batch.targets, temperature)[0]
-        states = hidden_states(model, batch.input_ids, batch.positions)
+            return token_logprobs(model, *where, batch.targets, temperature, segments=batch.segments)[0]
+        states = hidden_states(model, *where, batch.segments)
     return kernels.token_logps(states, head_of(model), batch.targets, temperature=temperature)[0]
 
 
 def fused_cross_entropy(
     model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor,
-    weights: torch.Tensor,
+    weights: torch.Tensor, segments: Sequence[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (sum of weights times -log-probability, log-probabilities (N,), entropies (N,)), nats.
 
     Arguments as ``objective.token_logprobs``; weights (N,) float32.  Only the loss has a gradient.
     """
-    states = hidden_states(model, input_ids, positions)
+    states = hidden_states(model, input_ids, positions, segments)
     return kernels.masked_cross_entropy(states, head_of(model), targets, weights=weights)

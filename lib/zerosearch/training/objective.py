@@ -7,12 +7,15 @@ made for the policy's own tokens only (about 40 % of a trajectory).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from zerosearch.heads import logits_of
+from zerosearch.training import packing
 from zerosearch.training.correction import Correction, importance_weights
 
 
@@ -35,9 +38,14 @@ class LossTerms:
     n_dropped: int = 0
 
 
-def hidden_states(model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def hidden_states(
+    model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, segments: Sequence[int] = ()
+) -> torch.Tensor:
     """Return the last hidden states (N, H) that predict the trained tokens; arguments as ``token_logprobs``."""
-    states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    forward_only = bool(segments) and not torch.is_grad_enabled()
+    with packing.attending_alone(model) if forward_only else nullcontext():
+        packed = packing.arguments(model, segments, input_ids.device)
+        states = model.get_decoder()(input_ids=input_ids, use_cache=False, **packed).last_hidden_state
     return states.reshape(-1, states.shape[-1]).index_select(0, positions)
 
 
@@ -48,15 +56,16 @@ def token_logprobs(
     targets: torch.Tensor,
     temperature: float = 1.0,
     with_entropy: bool = False,
+    segments: Sequence[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return (log-probabilities (N,), entropies (N,) or None), float32, nats.
 
     input_ids (b, L) int64, padded on the right: causal attention never sees the padding, so there
     is no attention mask.  positions (N,) int64: index into the (b * L) flattened states of the one
     that predicts each target.  targets (N,) int64.  temperature: above 0, the one sampled with.
-    Entropies carry no gradient.
+    Entropies carry no gradient.  segments: lengths of the trajectories of a packed row (b = 1), see ``packing``.
     """
-    states = hidden_states(model, input_ids, positions)
+    states = hidden_states(model, input_ids, positions, segments)
     logits = logits_of(model, states).float() / temperature
     scores = torch.log_softmax(logits, dim=-1)
     entropies = None

@@ -33,7 +33,7 @@ from zerosearch.rollout_async import roll_out
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
 from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
-from zerosearch.training import checkpoints, losses
+from zerosearch.training import checkpoints, losses, packing
 from zerosearch.training.asking import Asking
 from zerosearch.training.health import Watcher
 from zerosearch.training.laying import lay_out, reference_of, without_dropout
@@ -127,7 +127,7 @@ def run_fingerprint(
 
     save_every, kept_per_step, micro_batch_tokens and watch change no result and are left out.
     """
-    free = ("save_every", "kept_per_step", "micro_batch_tokens", "loss", "watch")
+    free = ("save_every", "kept_per_step", "micro_batch_tokens", "loss", "packing", "watch")
     asked = hashlib.sha256("\n".join(f"{q.id}\t{q.question}\t{q.golden_answers}" for q in questions).encode())
     weights = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -135,7 +135,8 @@ def run_fingerprint(
         weights.update(parameter.detach().flatten()[:4096].float().cpu().numpy().tobytes())
     return {
         "settings": {k: v for k, v in asdict(settings).items() if k not in free},
-        **losses.fingerprint(settings.loss), **layouts.fingerprint(layouts.in_force()),
+        **losses.fingerprint(settings.loss), **packing.fingerprint(model, settings.packing),
+        **layouts.fingerprint(layouts.in_force()),
         "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
         "asking": asdict(asking), "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
     }

@@ -41,6 +41,7 @@ from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.laying import lay_out
 from zerosearch.training.losses import fused_cross_entropy
 from zerosearch.training.objective import token_logprobs
+from zerosearch.training.packing import packs
 from zerosearch.training.policy_rl import CHECKPOINTS, PolicyRun, check_questions, run_fingerprint, training_engine
 from zerosearch.training.policy_trainer import (
     RLSettings, ScoredBatch, Slot, StepReport, accumulate, question_order, short_rise,
@@ -73,6 +74,7 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
         self.lessons, self.settings, self.probe = lessons, settings, probe
         self.on_step, self.fingerprint = on_step, dict(fingerprint or {})
         self.training_seconds = self._entropy_sum = 0.0
+        self.packed = packs(model, settings.packing)
         self._n_tokens = 0
         self._report: StepReport | None = None
         tuned = SFTSettings(
@@ -96,7 +98,7 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
         lessons = self.lessons[step - 1]
         micro_batches = make_micro_batches(
             lessons, np.ones(len(lessons)), pad_id=self.processing_class.pad_token_id,
-            max_tokens=self.settings.micro_batch_tokens, normalisation=self.settings.normalisation,
+            max_tokens=self.settings.micro_batch_tokens, normalisation=self.settings.normalisation, packed=self.packed,
         )
         model.train()
         self._entropy_sum, self._n_tokens = 0.0, sum(len(b.targets) for b in micro_batches)
@@ -110,9 +112,9 @@ class SupervisedTrainer(MarkedCheckpoints, SFTTrainer):
         where = (inputs.input_ids, inputs.positions, inputs.targets)
         with computing(inputs.input_ids.device):
             if self.settings.loss == "fused":
-                loss, _, entropies = fused_cross_entropy(model, *where, inputs.weights)
+                loss, _, entropies = fused_cross_entropy(model, *where, inputs.weights, inputs.segments)
             else:
-                logp, entropies = token_logprobs(model, *where, with_entropy=True)
+                logp, entropies = token_logprobs(model, *where, with_entropy=True, segments=inputs.segments)
                 loss = -(inputs.weights * logp).sum()
         self._entropy_sum += float(entropies.sum())
         return loss

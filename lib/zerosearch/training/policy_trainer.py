@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ from zerosearch.training.health import WatchKind
 from zerosearch.training.laying import checkpointing_arguments
 from zerosearch.training.losses import chosen_loss, micro_batch_loss
 from zerosearch.training.objective import LossTerms
+from zerosearch.training.packing import attending_alone, chosen_packing, packs
 from zerosearch.training.step_metrics import OF_SOME_ALGORITHMS, rollout_metrics, update_metrics
 
 
@@ -53,9 +55,10 @@ class RLSettings:
     KL to the base; 0 drops the reference model.  clip: the ratio stays in [1 - clip, 1 + clip].
     seed: of the run; keys every draw.  advantage, normalisation: see those modules.
     save_every: steps between checkpoints.  max_grad_norm: gradient clip.  micro_batch_tokens: most
-    padded tokens per forward pass, 0 for what the profile says; changes speed and memory, not the loss.
+    tokens per forward pass, those of padding included, 0 for what the profile says; changes speed and memory, not
+    the loss.
     kept_per_step: trajectories stored per step.  correction: of differences between sampler and trainer.
-    loss: see ``losses``; empty for what the profile says.
+    loss, packing: see ``losses`` and ``packing``; empty for what the profile says.
     watch: what a collapse does, see ``health``; changes no number of a step.
     algorithm: see ``algorithms``.  kl_in: ``loss`` or ``reward``; empty for what suits the algorithm.  advantage:
     another estimator than the algorithm's own; empty for its own, and always with a critic.
@@ -81,6 +84,7 @@ class RLSettings:
     kept_per_step: int = 16
     correction: Correction = Correction()
     loss: str = ""
+    packing: str = ""
     watch: WatchKind = "off"
     algorithm: str = "grpo"
     kl_in: str = ""
@@ -113,7 +117,8 @@ class RLSettings:
     def resolved(self) -> RLSettings:
         """Return the settings with what the profile says in the place of what they leave to it."""
         tokens = self.micro_batch_tokens or layouts.in_force().micro_batch_tokens
-        return replace(self, loss=chosen_loss(self.loss), micro_batch_tokens=tokens)
+        loss, packing = chosen_loss(self.loss), chosen_packing(self.packing)
+        return replace(self, loss=loss, packing=packing, micro_batch_tokens=tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +220,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         settings = settings.resolved()
         self.questions, self.settings, self.reference = tuple(questions), settings, reference
         self.roll_out, self.on_step, self.fingerprint = roll_out, on_step, dict(fingerprint or {})
-        self.sampling_temperature = temperature
+        self.sampling_temperature, self.packed = temperature, packs(model, settings.packing)
         self.critic = open_critic(model, settings)
         self._report: StepReport | None = None
         self._credit = Credit([], np.zeros(0))
@@ -257,7 +262,9 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         rewards = np.array([s.reward for s in batch.scored])
         outcome = Outcome([s.trajectory for s in batch.scored], rewards, np.arange(len(slots)) // group)
         judges = Judges(self.reference, self.critic, self.sampling_temperature, self.accelerator.device)
-        credit = assign_credit(outcome, self.settings, judges, self.processing_class.pad_token_id)
+        credit = assign_credit(
+            outcome, self.settings, judges, self.processing_class.pad_token_id, packed=self.packed
+        )
         metrics = rollout_metrics(batch.scored, credit.advantages, outcome.groups, batch.noise_planned)
         self._report = StepReport(step, metrics, batch.scored, credit.advantages)
         self._credit, self._judging_seconds = credit, time.perf_counter() - started
@@ -352,10 +359,12 @@ def accumulate(trainer: Any, model: PreTrainedModel, micro_batches: Sequence[Mic
     """
     started, device = time.perf_counter(), trainer.accelerator.device
     total = torch.zeros((), device=device)
-    for micro_batch in micro_batches:
-        loss = trainer.compute_loss(model, micro_batch.to(device))
-        trainer.accelerator.backward(loss)
-        total += loss.detach()
+    packed = any(micro_batch.segments for micro_batch in micro_batches)
+    with attending_alone(model) if packed else nullcontext():
+        for micro_batch in micro_batches:
+            loss = trainer.compute_loss(model, micro_batch.to(device))
+            trainer.accelerator.backward(loss)
+            total += loss.detach()
     trainer.training_seconds = time.perf_counter() - started
     return total
 
