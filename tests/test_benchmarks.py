@@ -176,6 +176,14 @@ def test_exactness_was_measured_for_every_engine_and_type() -> None:
     assert len(table) == 6 and MACHINE | {"vllm", "torch", "device"} <= set(table.columns)
 
 
+def test_in_the_soak_of_rollouts_none_was_lost_and_memory_stayed() -> None:
+    table = pd.read_csv(FOLDER / "soak-rollouts.csv")
+    assert table["trajectories"].sum() == 20_000 and table["lost"].sum() == 0 and table["stop_retriever_error"].sum() > 0
+    assert set(table["piece"]) == {1} and {"machine", "versions", "commit", "vllm"} <= set(table.columns)
+    for name in ("own_mib", "server_mib"):
+        assert table[name].tail(4).median() < 1.05 * table[name].iloc[4:8].median()
+
+
 # -- one optimiser step beside TRL's trainer --------------------------------------------------------
 
 

@@ -29,7 +29,8 @@ def waiting(spans: pd.DataFrame) -> Figure:
         _rows(axes, spans[spans["loop"] == loop])
         axes.set(title=loop, ylabel="trajectory (number)")
     grid[-1, 0].set(xlabel="time (s)", xlim=(0, None))
-    grid[0, 0].legend(handles=[Patch(color=c, label=_LABELS[d]) for d, c in _COLORS.items()], loc="upper right", ncols=2)
+    handles = [Patch(color=c, label=_LABELS[d]) for d, c in _COLORS.items()]
+    grid[0, 0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=2)  # above the bars
     return figure
 
 
