@@ -127,8 +127,6 @@ class PriceBook:
              "date": p.date.isoformat(), "source": p.source, "note": p.note}
             for p in self.prices.values()
         ]
-        import pandas as pd  # the command line checks prices without it
-
         return pd.DataFrame(rows, columns=["key", "value", "per", "unit", "each", "date", "source", "note"])
 
 
