@@ -66,7 +66,7 @@ def test_training_stops_with_the_reason_when_its_engine_is_down(tmp_path: Path, 
     def unreachable(self: TransformersEngine, requests: object) -> None:
         raise ConnectionError("connection refused")
 
-    monkeypatch.setattr(TransformersEngine, "generate", unreachable)
     retriever = open_retriever(get_arm("zerosearch"), k=2, seed=0, simulator=folder)
+    monkeypatch.setattr(TransformersEngine, "generate", unreachable)  # opened well, down afterwards
     with pytest.raises(RetrieverError, match="connection refused"):
         retriever.search([SearchRequest("q", toy_question(i)) for i in range(60)])

@@ -148,7 +148,7 @@ def test_your_own_questions(shared_data: Path, tmp_path: Path) -> None:
     """The real slices through the whole chain: counts, recall and files are right, scores are what they are."""
     small = [s for s in SMALL if not s.startswith("00.")]
     options = ["--questions", str(shared_data / "qa"), "--corpus", str(shared_data / "corpus" / "passages.jsonl")]
-    run = chain(tmp_path, *options, *overrides((*small, "04.questions_per_set=20")))
+    run = chain(tmp_path, *options, *overrides((*small, "04.questions_per_set=10")))
     questions = [json.loads(line) for line in (run / "00_micro_world" / "questions.jsonl").open()]
     assert sum(q["split"] == "train" for q in questions) == 100  # musique_train.jsonl, and nothing else
     assert sum(q["split"] == "eval" for q in questions) == 1275
@@ -157,7 +157,7 @@ def test_your_own_questions(shared_data: Path, tmp_path: Path) -> None:
     loaded = {source["place"]: source["sha256"] for source in manifest["results"]["sources"]}
     assert len(loaded) == 8 and len(manifest["inputs"]) == 9 and loaded.items() <= manifest["inputs"].items()
     rows = pd.read_parquet(run / "04_evaluate" / "predictions.parquet")
-    assert (rows.groupby(["method", "dataset"]).size() == 20).all() and rows["dataset"].nunique() == 7
+    assert (rows.groupby(["method", "dataset"]).size() == 10).all() and rows["dataset"].nunique() == 7
     recall = pd.read_csv(run / "00_micro_world" / "retrieval_recall.csv").set_index("dataset")["recall"]
     assert recall["triviaqa"] > recall["bamboogle"] and recall["hotpotqa"] > 0.5
     tried = pd.read_csv(run / "04_evaluate" / "condition_scores.csv")
