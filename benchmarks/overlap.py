@@ -99,7 +99,8 @@ def measured(history: pd.DataFrame) -> dict[str, float]:
     """Return what a history says of speed, reward and distance between sampler and learner."""
     later = history.iloc[1:]
     seconds = {f"seconds_{part}": later[f"seconds_{part}"].median() for part in PARTS}
-    rewards = {"reward_first": history["reward_mean"].head(3).mean(), "reward_last": history["reward_mean"].tail(3).mean()}
+    reward = history["reward_mean"]
+    rewards = {"reward_first": reward.head(3).mean(), "reward_last": reward.tail(3).mean()}
     apart = {"logprob_gap": later["logprob_gap"].mean(), "effective_share": later["effective_share"].mean()}
     return seconds | rewards | apart
 

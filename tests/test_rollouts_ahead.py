@@ -75,7 +75,8 @@ def test_every_batch_is_one_update_old_whatever_is_slower(tmp_path: Path, monkey
     kept, base = pd.read_parquet(tmp_path / "quick" / "trajectories.parquet"), micro_model()
     assert largest_gap(kept, 1, base) < 1e-4 and largest_gap(kept, 2, base) < 1e-4
     assert largest_gap(kept, 3, base) > 1e-2
-    _, first, once = train(tmp_path / "once", replace(CORRECTED, steps=1), curriculum=replace(CURRICULUM, total_steps=1))
+    short = {"settings": replace(CORRECTED, steps=1), "curriculum": replace(CURRICULUM, total_steps=1)}
+    _, first, once = train(tmp_path / "once", **short)
     assert first["loss"][0] == quick["loss"][0] and largest_gap(kept, 3, once) < 1e-4
     assert quick["logprob_gap"][0] < 1e-4 < 1e-3 < quick["logprob_gap"][1:].min() and (quick["clip_share"] == 0.0).all()
     assert quick["seconds_total"].notna().all() and list(quick) == list(first)

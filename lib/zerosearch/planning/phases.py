@@ -230,7 +230,7 @@ def _serving(settings: Settings, simulator: Shape, work: Workload) -> Phase:
 def _update(
     settings: Settings, policy: Shape, simulator: Shape | None, answering: Engine, work: Workload, card: int
 ) -> Phase:
-    """Return the update: the policy's engine sleeps, servers of a simulator do not; nobody where rollouts overlap it."""
+    """Return the update: the policy's engine sleeps, servers of a simulator do not; with overlap nobody does."""
     layout, gpus = settings.layout, settings.layout.policy_gpus
     tokens = max(layout.micro_batch_tokens, work.train.longest)
     scored = int(tokens * TRAINED_SHARE)

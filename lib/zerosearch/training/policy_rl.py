@@ -265,7 +265,7 @@ class PolicyRun:
         return "unhealthy: " + ", ".join(dict.fromkeys(alarm.rule.metric for alarm in alarms))
 
     def _meter(self, step: int, seconds: StepSeconds) -> None:
-        """Enter what a step used; what ran beside the update before it kept nothing busy that was not counted there."""
+        """Enter what a step used; of its rollouts' seconds those that were waited for: the others are an update's."""
         event, units, rolled = partial(self.stage.ledger.event, unit=step_unit(step)), self._units(), self._rolled
         tokens = {"prompt": rolled.prompt, "generated": rolled.generated}
         event("tokens", role="policy", model=self.engine.name, **tokens)
