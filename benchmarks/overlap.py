@@ -6,9 +6,10 @@ The same policy, questions, steps, importance correction and seeds of the micro-
 retrievers.  web: BM25, whose every answer comes as late as a web engine's (log-normal, the same draws on and off), all
 searches of a turn at once.  simulator: the model of --simulator in the same process, which computes and does not wait.
 One row per retriever, switch and seed: median wall seconds of a step and of its parts (the first step is left out:
-nothing overlaps it), ``ratio`` of the seconds without overlap to these, mean reward of the first and of the last three
-steps, and how far sampler and learner are apart.  ``load`` is that of the machine before the training, this program's
-not included.  Writes benchmarks/overlap.csv, after every training.
+nothing overlaps it), ``ratio`` of the seconds without overlap to these, mean reward of the first and of the last two
+steps (with overlap those of a policy one update younger) and of the trained policy on evaluation questions, sampled and
+without noise, and how far sampler and learner are apart.  ``load`` is the machine's before the training, this program
+included.  Writes benchmarks/overlap.csv.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import pandas as pd
 import torch
 
 from zerosearch import artifacts, environment, files, layouts
+from zerosearch.engines.opening import open_text_engine
 from zerosearch.layouts import Layout
 from zerosearch.microworld import models, world
 from zerosearch.prompts import Prompts
-from zerosearch.retrievers.base import Retriever
-from zerosearch.rollout import RolloutSettings
+from zerosearch.rollout import RolloutRequest, RolloutSettings, rollout
 from zerosearch.training import arm_setup, arm_training, arms
 from zerosearch.training.correction import Correction
+from zerosearch.training.policy_rl import score_trajectories
 from zerosearch.training.policy_trainer import RLSettings
 from zerosearch.waiting import DelayedRetriever
 
@@ -48,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--retrievers", nargs="+", choices=tuple(ARMS), default=tuple(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--questions", type=int, default=8, help="per step, eight trajectories each")
     parser.add_argument("--median", type=float, default=0.2, help="seconds of a web search")
     parser.add_argument("--simulator", default=SIMULATOR, help="folder of a tuned one, or its base")
@@ -74,25 +76,24 @@ def trained(retriever: str, overlap: bool, seed: int, options: argparse.Namespac
     stage = artifacts.open_stage(f"{retriever}-{overlap}", "03", {}, arm=arm.name, seed=seed)
     policy, tokenizer = models.load(POLICY)
     prompts, made = Prompts.load(models.prompt_template(tokenizer), tokenizer), world.build_world()
+    questions, limits = world.build_questions(made, 20, 400), replace(LIMITS, run_seed=seed)
+    at_once = arm_setup.open_retriever(arm, k=5, seed=seed, passages=made.passages(), simulator=options.simulator)
+    late = at_once
+    if retriever == "web":
+        late = DelayedRetriever(at_once, options.median, seed, options.questions * GROUP)
     with layouts.using(Layout(overlap=overlap)):
         history = arm_training.train_arm(
-            arm, [q for q in world.build_questions(made, 40, 400) if q.split == "train"], policy, tokenizer,
-            searched(retriever, made, seed, options), prompts, settings, stage,
-            curriculum=arm_setup.open_curriculum(arm, options.steps, 0.0, 0.5, 4.0),
-            rollout_settings=replace(LIMITS, run_seed=seed),
+            arm, [q for q in questions if q.split == "train"], policy, tokenizer, late, prompts, settings, stage,
+            curriculum=arm_setup.open_curriculum(arm, options.steps, 0.0, 0.5, 4.0), rollout_settings=limits,
         )
     stage.release()
+    requests = [RolloutRequest(q, step=options.steps + 1) for q in questions if q.split == "eval"]
+    engine = open_text_engine("transformers", policy, tokenizer, "trained")
+    after = score_trajectories(rollout(requests, engine, at_once, prompts, limits))
     setting = {"retriever": retriever, "overlap": overlap, "seed": seed, "steps": options.steps}
     batch = {"trajectories": options.questions * GROUP, "median_latency": options.median * (retriever == "web")}
-    return setting | batch | measured(history) | {"load": round(load, 1)} | about()
-
-
-def searched(retriever: str, made: world.World, seed: int, options: argparse.Namespace) -> Retriever:
-    """Return what a training searches."""
-    opened = arm_setup.open_retriever(
-        arms.get_arm(ARMS[retriever]), k=5, seed=seed, passages=made.passages(), simulator=options.simulator
-    )
-    return DelayedRetriever(opened, options.median, seed, options.questions * GROUP) if retriever == "web" else opened
+    reached = {"reward_trained": sum(s.reward for s in after) / len(after), "load": round(load, 1)}
+    return setting | batch | measured(history) | reached | about()
 
 
 def measured(history: pd.DataFrame) -> dict[str, float]:
@@ -100,7 +101,7 @@ def measured(history: pd.DataFrame) -> dict[str, float]:
     later = history.iloc[1:]
     seconds = {f"seconds_{part}": later[f"seconds_{part}"].median() for part in PARTS}
     reward = history["reward_mean"]
-    rewards = {"reward_first": reward.head(3).mean(), "reward_last": reward.tail(3).mean()}
+    rewards = {"reward_first": reward.head(2).mean(), "reward_last": reward.tail(2).mean()}
     apart = {"logprob_gap": later["logprob_gap"].mean(), "effective_share": later["effective_share"].mean()}
     return seconds | rewards | apart
 
