@@ -408,6 +408,7 @@ def test_every_field_is_read_or_refused() -> None:
     other = {
         "precision": "bf16", "lora_rank": 8, "gradient_checkpointing": True, "micro_batch_tokens": 99, "sft_rows": 2,
         "policy_gpus": 2, "sharding": "fsdp", "simulator_gpus": 1, "sleep": True,
+        "overlap": True,
     }
     assert set(other) == {field.name for field in fields(Layout)} >= layouts.READ
     for name, value in other.items():

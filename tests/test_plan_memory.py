@@ -28,7 +28,7 @@ LAYOUTS = st.builds(
     Layout, precision=st.sampled_from(["float32", "bf16"]), lora_rank=st.sampled_from([0, 4, 64]),
     gradient_checkpointing=st.booleans(), micro_batch_tokens=st.sampled_from([1024, 8192]),
     policy_gpus=st.sampled_from([1, 2, 4]), sharding=st.sampled_from(["none", "zero1", "zero2", "zero3", "fsdp"]),
-    simulator_gpus=st.sampled_from([0, 1, 4]), sleep=st.booleans(),
+    simulator_gpus=st.sampled_from([0, 1, 4]), sleep=st.booleans(), overlap=st.booleans(),
 )
 
 
@@ -131,6 +131,13 @@ def test_what_changes_a_phase() -> None:
     assert adapters["update"].parts["reference"] == 0  # the adapters switched off are the reference
     assert "simulator" in adapters["update"].parts and "simulator" not in asleep["update"].parts
     assert asleep["rollout"].parts == adapters["rollout"].parts
+    beside = phases_of("single_gpu", layout__overlap="true", **OURS)  # nothing sleeps, the adapters are there twice
+    twice = beside["rollout"].parts["weights"] - asleep["rollout"].parts["weights"]
+    learned = shapes.shape_of(profiles.load("single_gpu").stage("03")["policy_model"]).lora(16)
+    assert twice == 4 * learned and beside["update"].parts["KV cache"] == beside["rollout"].parts["KV cache"]
+    assert beside["update"].parts["simulator"] == asleep["rollout"].parts["simulator"] > 0
+    served = phases_of("single_gpu", layout__overlap="true")
+    assert served["update"].room == served["rollout"].room > phases_of("single_gpu")["update"].room
     without = phases_of("single_gpu", layout__lora_rank="0", **{"03__kl_weight": "0"})
     assert without["update"].parts["reference"] == 0
     longer = phases_of("single_gpu", **OURS, **{"03__questions_per_step": "16"})

@@ -16,7 +16,7 @@ from typing import Any, Iterable, Mapping, Sequence
 import psutil
 from packaging.requirements import Requirement
 
-from zerosearch import artifacts, files, model_files
+from zerosearch import artifacts, files, layouts, model_files
 from zerosearch.environment import installed_version, vllm_problem
 from zerosearch.errors import WorkbookError, did_you_mean
 from zerosearch.prices import PriceBook
@@ -285,6 +285,14 @@ def algorithm_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
     from zerosearch.training.arms import ARMS
 
     problem = problem_of(settings.stage("03"))
+    return [problem] if problem and "03" in stages and any(ARMS[arm].trainer == "rl" for arm in settings.arms) else []
+
+
+def overlap_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
+    """Return why the layout's overlap cannot be trained with, where an arm is trained on its own trajectories."""
+    from zerosearch.training.arms import ARMS
+
+    problem = layouts.overlap_problem(settings.layout, settings.stage("03")["correction"])
     return [problem] if problem and "03" in stages and any(ARMS[arm].trainer == "rl" for arm in settings.arms) else []
 
 

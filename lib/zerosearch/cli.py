@@ -76,6 +76,7 @@ def _check(
     absent += checks.engine_problems(settings, stages) + checks.text_engine_problems(settings, stages)
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.server_problems(settings, stages) + checks.algorithm_problems(settings, stages)
+    problems += checks.overlap_problems(settings, stages)
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
     too_small = checks.machine_problems(settings.source.needs, folder)
     too_small += fit.problems(settings, stages, checks.usable_memory_gib())

@@ -20,10 +20,12 @@ from zerosearch.errors import ConfigError, unknown_name
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
 LAYOUT_VARIABLE = "ZEROSEARCH_LAYOUT"  # tells a notebook what of its profile's layout is not the default, as JSON
 READ = frozenset(  # names of Layout that the trainers read; another value of the others is refused
-    {"precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep"}
+    {"precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep", "overlap"}
 )
 _TRAINED = ("precision", "lora_rank")
-DECIDING = {"01": ("precision",), "02": _TRAINED, "03": _TRAINED, "04": ("precision",)}  # what changes numbers
+DECIDING = {  # what changes numbers
+    "01": ("precision",), "02": _TRAINED, "03": (*_TRAINED, "overlap"), "04": ("precision",)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Layout:
     simulator_gpus: of its own, 0 where it shares the policy's; stage 02 trains on all cards.  sleep: a simulator in
     the notebook's own process leaves the policy's GPUs during the update.  (The policy's vLLM engine always does, by
     level 1 of its sleep mode: weights go to the machine's memory, keys and values are dropped; servers never do.)
+    overlap: stage 03 rolls out the batch of the next step while it learns from this step's, see ``training.overlap``;
+    nothing sleeps then, whatever ``sleep`` says.
     """
 
     precision: Literal["float32", "bf16"] = "float32"
@@ -50,6 +54,7 @@ class Layout:
     sharding: Sharding = "none"
     simulator_gpus: Annotated[int, Field(ge=0)] = 0
     sleep: bool = False
+    overlap: bool = False
 
 
 def unread(layout: Layout) -> list[str]:
@@ -71,10 +76,24 @@ def deciding(layout: Layout, stage: str) -> dict[str, Any]:
     return {name: value for name, value in said(layout).items() if name in DECIDING.get(stage, ())}
 
 
-def fingerprint(layout: Layout) -> dict[str, Any]:
-    """Return what a checkpoint must remember of a layout: nothing of the default."""
-    found = deciding(layout, "03")
+def fingerprint(layout: Layout, stage: str) -> dict[str, Any]:
+    """Return what a checkpoint of a stage must remember of a layout: nothing of the default."""
+    found = deciding(layout, stage)
     return {"layout": found} if found else {}
+
+
+def overlap_problem(layout: Layout, correction: str) -> str:
+    """Return why stage 03 cannot train with the layout's overlap, and what mends it; empty if all is well.
+
+    correction: of differences between sampler and trainer, the parameter of stage 03.
+    """
+    if not layout.overlap or correction != "none":
+        return ""
+    return (
+        "layout.overlap: expected an importance correction, since every batch is one update older than the policy that "
+        "learns from it, found 03.correction none; add --set 03.correction=token (or sequence), or leave "
+        "layout.overlap out"
+    )
 
 
 def in_force() -> Layout:

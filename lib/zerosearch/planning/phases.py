@@ -10,7 +10,7 @@ from zerosearch.layouts import Layout
 from zerosearch.planning import memory
 from zerosearch.planning.activations import Pass
 from zerosearch.planning.memory import Conversations, Engine, Phase, together
-from zerosearch.planning.shapes import Shape, shape_of
+from zerosearch.planning.shapes import BYTES, Shape, shape_of
 from zerosearch.planning.workload import LEARNED_SHARE, TRAINED_SHARE, Talk, Workload, lengths
 from zerosearch.profiles import Settings
 from zerosearch.training.arms import ARMS
@@ -138,7 +138,7 @@ def _training(settings: Settings, sizes: Mapping[str, Shape], work: Workload, ca
     answering = Engine() if shared is None else _simulating(settings, shared, work, rows, room)
     found = [
         _rollout(settings, policy, shared, answering, work, card),
-        _update(settings, policy, shared, answering, work),
+        _update(settings, policy, shared, answering, work, card),
     ]
     if simulator is not None and apart:
         found.append(_serving(settings, simulator, work))
@@ -165,14 +165,30 @@ def _standing(settings: Settings, policy: Shape) -> dict[str, int]:
 def _rollout(
     settings: Settings, policy: Shape, simulator: Shape | None, answering: Engine, work: Workload, card: int
 ) -> Phase:
-    values, layout, rows = settings.stage("03"), settings.layout, _rows_of_a_card(settings)
-    kind, talk = values["rollout_engine"], _rows(work.train, min(rows, ROWS), values)
-    writing = _engine(kind, policy, talk, layout, int(ENGINE_SHARE * card))
-    spread = layout.policy_gpus > 1 and layout.sharding in memory.SPREAD
-    # our own engine uses the trainer's weights, unless they are spread
-    copy = {"weights": memory.frozen_weights(policy, layout) if spread and kind != "vllm" else 0}
-    parts = together(_standing(settings, policy), copy, _own_simulator(settings, simulator))
-    return _phase("03", "rollout", layout.policy_gpus, parts, writing, answering)
+    parts = together(_standing(settings, policy), _copy(settings, policy), _own_simulator(settings, simulator))
+    writing = _writing(settings, policy, work, card)
+    return _phase("03", "rollout", settings.layout.policy_gpus, parts, writing, answering)
+
+
+def _writing(settings: Settings, policy: Shape, work: Workload, card: int) -> Engine:
+    """Return what the policy's engine takes during rollouts."""
+    values, rows = settings.stage("03"), _rows_of_a_card(settings)
+    talk = _rows(work.train, min(rows, ROWS), values)
+    return _engine(values["rollout_engine"], policy, talk, settings.layout, int(ENGINE_SHARE * card))
+
+
+def _copy(settings: Settings, policy: Shape) -> dict[str, int]:
+    """Return the weights that our own engine has besides the trainer's, which it uses otherwise.
+
+    Where they are spread it gathers them all; where it writes during the update it has those that learn once more.
+    """
+    layout = settings.layout
+    if settings.stage("03")["rollout_engine"] == "vllm":
+        return {}
+    if layout.policy_gpus > 1 and layout.sharding in memory.SPREAD:
+        return {"weights": memory.frozen_weights(policy, layout)}
+    learned = policy.lora(layout.lora_rank) if layout.lora_rank else policy.parameters
+    return {"weights": BYTES["float32"] * learned} if layout.overlap else {}
 
 
 def _own_simulator(settings: Settings, simulator: Shape | None) -> dict[str, int]:
@@ -211,10 +227,11 @@ def _serving(settings: Settings, simulator: Shape, work: Workload) -> Phase:
     return _phase("03", "simulator", gpus, weights, written)
 
 
-def _update(settings: Settings, policy: Shape, simulator: Shape | None, answering: Engine, work: Workload) -> Phase:
-    """Return the update: the policy's engine sleeps, servers of a simulator do not."""
-    values, layout = settings.stage("03"), settings.layout
-    gpus = layout.policy_gpus
+def _update(
+    settings: Settings, policy: Shape, simulator: Shape | None, answering: Engine, work: Workload, card: int
+) -> Phase:
+    """Return the update: the policy's engine sleeps, servers of a simulator do not; with overlap nobody does."""
+    layout, gpus = settings.layout, settings.layout.policy_gpus
     tokens = max(layout.micro_batch_tokens, work.train.longest)
     scored = int(tokens * TRAINED_SHARE)
     one = Pass(
@@ -223,7 +240,10 @@ def _update(settings: Settings, policy: Shape, simulator: Shape | None, answerin
     )
     training = memory.training_pass(policy, one, layout, gpus)
     parts = together(_standing(settings, policy), {name: training[name] for name in ("gradients", "activations")})
-    if not layout.sleep:
+    if layout.overlap or not layout.sleep:
         parts = together(parts, _own_simulator(settings, simulator))
+    if layout.overlap:
+        parts = together(parts, _copy(settings, policy))
+        return _phase("03", "update", gpus, parts, _writing(settings, policy, work, card), answering)
     servers = replace(answering, wanted=0) if _served(settings) else Engine()
     return _phase("03", "update", gpus, parts, servers)

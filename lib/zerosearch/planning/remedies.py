@@ -79,6 +79,8 @@ def _steps(settings: Settings, gpus: int) -> Iterator[Changes]:
         return
     if not layout.gradient_checkpointing:
         yield {f"{LAYOUT}.gradient_checkpointing": True}
+    if layout.overlap:
+        yield {f"{LAYOUT}.overlap": False}
     if not layout.sleep and not layout.simulator_gpus:
         yield {f"{LAYOUT}.sleep": True}
     yield from _batches(settings)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, Mapping, Protocol, Sequence
+from typing import Any, Iterator, Mapping, Protocol, Sequence
 
 import pandas as pd
 import torch
@@ -24,6 +25,7 @@ from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
+from zerosearch.errors import ConfigError
 from zerosearch.ledger import PAID, step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries, served_model
@@ -37,8 +39,11 @@ from zerosearch.training import checkpoints, losses, packing
 from zerosearch.training.asking import Asking
 from zerosearch.training.health import Watcher
 from zerosearch.training.laying import lay_out, reference_of, without_dropout
-from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
-from zerosearch.training.sampler import check_sampler, follow, rest, rest_simulator
+from zerosearch.training.overlap import Ahead, OnProgress, Rolled
+from zerosearch.training.policy_trainer import (
+    PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport, question_order,
+)
+from zerosearch.training.sampler import apart, check_sampler, follow, rest, rest_simulator
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
 
 METRICS, TRAJECTORIES = "metrics.jsonl", "trajectories.parquet"
@@ -78,9 +83,12 @@ def train_policy(
     be settings.steps.  Raises Collapsed where settings.watch says so.  engine: generates with policy_model's own weights; made here when None.
     identity: whatever else names this run (model name, input hashes); a checkpoint is resumed from
     only when it and all settings are the same.  asking: the prompt, and whether the policy may search.
+    With ``layout.overlap`` batches are one update old, see ``overlap``; ConfigError without a correction.
     """
     checkpoints.require_base(policy_model)
     check_questions(questions, settings, curriculum, rollout_settings)
+    if problem := layouts.overlap_problem(layouts.in_force(), settings.correction.kind):
+        raise ConfigError(problem)
     fingerprint = {
         **run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings, asking),
         "identity": dict(identity or {}),
@@ -91,22 +99,37 @@ def train_policy(
     reference = reference_of(policy_model) if settings.kl_weight > 0 else None
     lay_out(policy_model, settings.seed)
     without_dropout(policy_model)
-    trainer = PolicyTrainer(
-        policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
-        reference=reference,
-        temperature=rollout_settings.temperature, fingerprint=fingerprint,
-    )
-    run.trainer = trainer
-    found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
-    run.start(found[1] if found else 0)
-    with checkpoints.under_training(policy_model):
-        trainer.train_from(found, settings.steps)
-        run.watcher.check()
+    with rolling_ahead(run, questions):
+        run.trainer = trainer = PolicyTrainer(
+            policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
+            reference=reference, temperature=rollout_settings.temperature, fingerprint=fingerprint, ahead=run.ahead,
+        )
+        found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
+        run.start(found[1] if found else 0)
+        with checkpoints.under_training(policy_model):
+            trainer.train_from(found, settings.steps)
+            run.watcher.check()
     adapters.merge(policy_model)
     policy_model.eval()
     follow(run.engine, policy_model)
     run.join_trajectories()
     return run.table()
+
+
+@contextmanager
+def rolling_ahead(run: PolicyRun, questions: Sequence[Question]) -> Iterator[None]:
+    """Let a run make every batch one step ahead for the length of a block, where the layout says so."""
+    if not layouts.in_force().overlap:
+        yield
+        return
+    settings = run.settings
+    order = question_order(len(questions), settings.steps, settings.questions_per_step, settings.seed)
+
+    def slots_of(step: int) -> list[Slot]:
+        return [Slot(questions[i], step, sample) for i in order[step - 1] for sample in range(settings.group_size)]
+
+    with apart(run.engine, run.policy) as renew, Ahead(run.make, renew, slots_of, settings.steps) as run.ahead:
+        yield
 
 
 def training_engine(
@@ -136,7 +159,7 @@ def run_fingerprint(
     return {
         "settings": {k: v for k, v in asdict(settings).items() if k not in free},
         **losses.fingerprint(settings.loss), **packing.fingerprint(model, settings.packing),
-        **layouts.fingerprint(layouts.in_force()),
+        **layouts.fingerprint(layouts.in_force(), "03"),
         "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
         "asking": asdict(asking), "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
     }
@@ -156,6 +179,7 @@ class PolicyRun:
     trainer: TrainerUnderway
     device: str
     policy: PreTrainedModel
+    _rolled: Rolled
 
     def __init__(
         self, stage: Stage, settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
@@ -166,7 +190,8 @@ class PolicyRun:
         self.asking = asking
         self.history: list[dict[str, Any]] = []
         self.watcher = Watcher(stage, settings.watch, settings.steps, asdict(settings) | asdict(rollout_settings))
-        self._started = self._rollout_seconds = 0.0
+        self.ahead: Ahead | None = None
+        self._started = self._waited = 0.0
 
     def start(self, done: int) -> None:
         """Go back to what was written down by step ``done``, in every file; say where the run begins.
@@ -184,26 +209,44 @@ class PolicyRun:
     def roll_out(self, slots: list[Slot]) -> ScoredBatch:
         """Return one scored trajectory per slot, all of one step, at that step's noise."""
         self._started = time.perf_counter()
-        noise = self.curriculum.noise(slots[0].step)
-        requests = [self.asking.request(self.prompts, s.question, s.step, s.sample, noise) for s in slots]
+        rolled = self._now(slots) if self.ahead is None else self.ahead.take(slots[0].step)
+        self._rolled, self._waited = rolled, time.perf_counter() - self._started
+        return ScoredBatch(score_trajectories(rolled.trajectories, self.settings.reward), rolled.noise)
+
+    def _now(self, slots: list[Slot]) -> Rolled:
+        started = time.perf_counter()
         follow(self.engine, self.policy)
-        trajectories = roll_out(requests, self.engine, self.retriever, self.prompts, self.rollout_settings)
+        rolled = self.make(slots)
         rest(self.engine)
         rest_simulator(self.retriever, self.policy)
-        self._rollout_seconds = time.perf_counter() - self._started
-        return ScoredBatch(score_trajectories(trajectories, self.settings.reward), noise)
+        return replace(rolled, seconds=time.perf_counter() - started)
+
+    def make(self, slots: list[Slot], on_progress: OnProgress | None = None) -> Rolled:
+        """Return the rollouts of one step, written with the weights that the engine has, and what they took."""
+        started = time.perf_counter()
+        noise = self.curriculum.noise(slots[0].step)
+        requests = [self.asking.request(self.prompts, s.question, s.step, s.sample, noise) for s in slots]
+        trajectories = roll_out(
+            requests, self.engine, self.retriever, self.prompts, self.rollout_settings, on_progress
+        )
+        (retrievals, searching), used = self.retriever.drain(), self.engine.counts.take()
+        asked = retrieval_events(retrievals, served_model(self.retriever))
+        seconds = time.perf_counter() - started
+        return Rolled(
+            trajectories, noise, used.prompt, used.generated, asked, _answering(retrievals), seconds, searching
+        )
 
     def on_step(self, report: StepReport) -> None:
         """Write down one finished step: metrics row, ledger events, sampled trajectories, health, progress."""
-        retrievals, searching = self.retriever.drain()
+        rolled = self._rolled
         seconds = StepSeconds(
-            rollout=self._rollout_seconds - searching, simulator=searching,
+            rollout=rolled.seconds - rolled.searching, simulator=rolled.searching,
             training=self.trainer.training_seconds, total=time.perf_counter() - self._started,
         )
         row = {**report.metrics, **seconds_metrics(seconds)}
         files.append_text(self.stage.path(METRICS), json.dumps(row) + "\n")
         self.history.append(row)
-        self._meter(report.step, retrievals, seconds)
+        self._meter(report.step, seconds)
         table = _report_table(report, self.settings.kept_per_step)
         files.write_table(self.stage.path(PARTS) / f"step_{report.step:06d}.parquet", table)
         self.stage.progress(
@@ -221,15 +264,15 @@ class PolicyRun:
             self.trainer.control.should_save = self.trainer.control.should_training_stop = True
         return "unhealthy: " + ", ".join(dict.fromkeys(alarm.rule.metric for alarm in alarms))
 
-    def _meter(self, step: int, retrievals: Sequence[Retrieval], seconds: StepSeconds) -> None:
-        event, units = partial(self.stage.ledger.event, unit=step_unit(step)), self._units()
-        used = self.engine.counts.take()
-        tokens = {"prompt": used.prompt, "generated": used.generated}
+    def _meter(self, step: int, seconds: StepSeconds) -> None:
+        """Enter what a step used; of its rollouts' seconds those that were waited for: the others are an update's."""
+        event, units, rolled = partial(self.stage.ledger.event, unit=step_unit(step)), self._units(), self._rolled
+        tokens = {"prompt": rolled.prompt, "generated": rolled.generated}
         event("tokens", role="policy", model=self.engine.name, **tokens)
-        for fields in retrieval_events(retrievals, served_model(self.retriever)):
+        for fields in rolled.asked:
             event(**fields)
-        answering = _answering(retrievals)
-        spent = (("policy_rollout", seconds.rollout), (answering, seconds.simulator),
+        waited = 1.0 if self.ahead is None else min(1.0, self._waited / rolled.seconds)
+        spent = (("policy_rollout", waited * seconds.rollout), (rolled.answering, waited * seconds.simulator),
                  ("policy_training", seconds.training))
         for role, wall in spent:
             event("busy", role=role, device=self.device, seconds=round(wall, 4), units=units)

@@ -19,7 +19,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 import numpy as np
 import torch
@@ -148,6 +148,16 @@ class StepReport:
     advantages: np.ndarray
 
 
+class Beside(Protocol):
+    """What has something of its own in every checkpoint."""
+
+    def save(self, folder: Path) -> None:
+        """Write it into a checkpoint."""
+
+    def load(self, folder: Path) -> None:
+        """Read it from a checkpoint of ``save``."""
+
+
 def question_order(n_questions: int, steps: int, per_step: int, seed: int) -> list[list[int]]:
     """Return, for every step, the indices of its questions: (steps, per_step), no repeats in a step.
 
@@ -201,7 +211,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
 
     roll_out: (slots) -> ScoredBatch, one trajectory per slot, same order.  on_step: called with a
     StepReport after every update.  reference: the base of the KL, see ``laying``; None without.
-    fingerprint: names the run in its checkpoints.
+    fingerprint: names the run in its checkpoints.  ahead: rollouts under way that checkpoints keep; None without.
     """
 
     def __init__(
@@ -216,12 +226,13 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         reference: PreTrainedModel | None = None,
         temperature: float = 1.0,
         fingerprint: Mapping[str, Any] | None = None,
+        ahead: Beside | None = None,
     ):
         settings = settings.resolved()
         self.questions, self.settings, self.reference = tuple(questions), settings, reference
         self.roll_out, self.on_step, self.fingerprint = roll_out, on_step, dict(fingerprint or {})
         self.sampling_temperature, self.packed = temperature, packs(model, settings.packing)
-        self.critic = open_critic(model, settings)
+        self.critic, self.ahead = open_critic(model, settings), ahead
         self._report: StepReport | None = None
         self._credit = Credit([], np.zeros(0))
         self._measured: dict[str, float | None] = {}
@@ -316,14 +327,14 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         return self.lr_scheduler
 
     def save_beside(self, folder: Path) -> None:
-        """Write the critic, where there is one, into a checkpoint."""
-        if self.critic is not None:
-            self.critic.save(folder)
+        """Write the critic and the rollouts under way, where there are some, into a checkpoint."""
+        for part in filter(None, (self.critic, self.ahead)):
+            part.save(folder)
 
     def load_beside(self, folder: Path) -> None:
-        """Read the critic of a checkpoint."""
-        if self.critic is not None:
-            self.critic.load(folder)
+        """Read what ``save_beside`` wrote."""
+        for part in filter(None, (self.critic, self.ahead)):
+            part.load(folder)
 
     # ---- after the step -----------------------------------------------------------------------
 

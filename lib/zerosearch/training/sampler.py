@@ -1,14 +1,21 @@
 """What an engine must be for a policy to be trained with it, and how it keeps up with the updates.
 
 An engine over the trained model itself writes with its present weights anyway.  One that holds a copy of them
-(vLLM) is handed the present ones before every step's rollouts, or is refused where it cannot take them.
+(vLLM) is handed the present ones before every step's rollouts, or is refused where it cannot take them.  While
+rollouts overlap the update (``overlap``) every engine writes with a copy.
 """
 
 from __future__ import annotations
 
+import copy
+from contextlib import contextmanager
+from functools import partial
+from typing import Callable, Iterator
+
+import torch
 from transformers import PreTrainedModel
 
-from zerosearch import layouts
+from zerosearch import adapters, layouts
 from zerosearch.engines.base import Engine
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import ConfigError
@@ -37,6 +44,40 @@ def follow(engine: Engine, model: PreTrainedModel) -> None:
     """Let an engine that holds a copy of the weights have the model's present ones."""
     if getattr(engine, "holds_a_copy", False):
         engine.take_weights(model)
+
+
+@contextmanager
+def apart(engine: Engine, policy: PreTrainedModel) -> Iterator[Callable[[], None]]:
+    """Let an engine write with weights that stay as they are while policy learns; yield what renews them.
+
+    Call that while nothing is being written.  An engine over the policy itself has a copy for the length of the block,
+    which doubles what learns and shares what is frozen (the base of adapters).
+    """
+    if not isinstance(engine, TransformersEngine) or engine.model is not policy:
+        yield partial(follow, engine, policy)
+        return
+    engine.model = copied = _copied(policy)
+    try:
+        yield partial(_renew, copied, policy)
+    finally:
+        engine.model = policy
+        engine.release()
+
+
+def _copied(policy: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of its own that learns nothing and shares the parameters that do not learn in policy either.
+
+    Without gradient, so that autocast of one thread keeps no rounded weight of it for the other.
+    """
+    frozen = {id(p): p for p in policy.parameters() if not p.requires_grad}
+    return copy.deepcopy(policy, frozen).eval().requires_grad_(False)
+
+
+def _renew(copied: PreTrainedModel, policy: PreTrainedModel) -> None:
+    own = dict(copied.named_parameters())
+    with torch.no_grad():
+        for name, parameter in adapters.trained(policy).items():
+            own[name].copy_(parameter)
 
 
 def rest_simulator(retriever: Retriever, policy: PreTrainedModel) -> None:
