@@ -298,7 +298,7 @@ print(f"{sum(mask)} of {len(mask)} tokens after the prompt are trained")
 # ## Training
 #
 # Each step: draw questions, sample a group for each, let the retriever answer, score, one update. The
-# update is exactly on-policy, so a step never reuses old trajectories. A run that is cut off goes on
+# update is exactly on-policy (unless `layout.overlap` is on), so a step never reuses old trajectories. A run that is cut off goes on
 # from its last complete checkpoint and ends with the same numbers.
 #
 # A run that goes wrong is not worth its hours: every step is held against healthy ranges (entropy, KL, well-formed
