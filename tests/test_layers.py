@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "environment",
         "artifacts",
         "layouts",
+        "simulator_weights",
         "stage_parameters",
         "profiles",
         "notebook_files",

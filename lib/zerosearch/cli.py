@@ -74,6 +74,7 @@ def _check(
     not_there, downloads = checks.collection_problems(choice, settings.source.offline) if "00" in stages else ([], [])
     damaged, absent = checks.model_problems(settings, stages)
     absent += checks.engine_problems(settings, stages) + checks.text_engine_problems(settings, stages)
+    absent += checks.simulator_weights_problems(settings, stages)
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.server_problems(settings, stages) + checks.algorithm_problems(settings, stages)
     problems += checks.price_book_problems(settings.stage("05")["price_book"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Iterator, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -18,12 +18,18 @@ from pydantic import Field, TypeAdapter, ValidationError
 from zerosearch.errors import ConfigError, unknown_name
 
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
+SimulatorWeights = Literal["as-is", "int8", "w4a16", "fp8", "auto"]
 LAYOUT_VARIABLE = "ZEROSEARCH_LAYOUT"  # tells a notebook what of its profile's layout is not the default, as JSON
 READ = frozenset(  # names of Layout that the trainers read; another value of the others is refused
-    {"precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep"}
+    {
+        "precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep",
+        "simulator_weights",
+    }
 )
 _TRAINED = ("precision", "lora_rank")
-DECIDING = {"01": ("precision",), "02": _TRAINED, "03": _TRAINED, "04": ("precision",)}  # what changes numbers
+DECIDING = {  # what changes numbers
+    "01": ("precision",), "02": _TRAINED, "03": (*_TRAINED, "simulator_weights"), "04": ("precision",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,8 @@ class Layout:
     simulator_gpus: of its own, 0 where it shares the policy's; stage 02 trains on all cards.  sleep: a simulator in
     the notebook's own process leaves the policy's GPUs during the update.  (The policy's vLLM engine always does, by
     level 1 of its sleep mode: weights go to the machine's memory, keys and values are dropped; servers never do.)
+    simulator_weights: numbers that stage 03 holds its simulator's linear layers in (see ``simulator_weights``); the
+    simulator that stage 02 tunes and measures is left as it is.
     """
 
     precision: Literal["float32", "bf16"] = "float32"
@@ -50,6 +58,7 @@ class Layout:
     sharding: Sharding = "none"
     simulator_gpus: Annotated[int, Field(ge=0)] = 0
     sleep: bool = False
+    simulator_weights: SimulatorWeights = "as-is"
 
 
 def unread(layout: Layout) -> list[str]:
@@ -71,10 +80,15 @@ def deciding(layout: Layout, stage: str) -> dict[str, Any]:
     return {name: value for name, value in said(layout).items() if name in DECIDING.get(stage, ())}
 
 
-def fingerprint(layout: Layout) -> dict[str, Any]:
-    """Return what a checkpoint must remember of a layout: nothing of the default."""
-    found = deciding(layout, "03")
+def fingerprint(layout: Layout, stage: str = "03") -> dict[str, Any]:
+    """Return what a checkpoint of a stage must remember of a layout: nothing of the default."""
+    found = deciding(layout, stage)
     return {"layout": found} if found else {}
+
+
+def settled(layout: Layout, simulator_weights: str) -> Layout:
+    """Return a layout with the numbers that were found for its simulator, "" to leave its wish."""
+    return replace(layout, simulator_weights=simulator_weights) if simulator_weights else layout  # type: ignore[arg-type]
 
 
 def in_force() -> Layout:

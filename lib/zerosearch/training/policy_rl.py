@@ -24,6 +24,7 @@ from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
+from zerosearch.engines.quantised import layout_here
 from zerosearch.ledger import PAID, step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries, served_model
@@ -136,7 +137,7 @@ def run_fingerprint(
     return {
         "settings": {k: v for k, v in asdict(settings).items() if k not in free},
         **losses.fingerprint(settings.loss), **packing.fingerprint(model, settings.packing),
-        **layouts.fingerprint(layouts.in_force()),
+        **layouts.fingerprint(layout_here()),
         "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
         "asking": asdict(asking), "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
     }

@@ -179,7 +179,7 @@ def tune_simulator(
     lessons = make_lessons(examples, prompts, settings)
     fingerprint = {
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("save_every", "loss")},
-        **losses.fingerprint(settings.loss), **layouts.fingerprint(layouts.in_force()),
+        **losses.fingerprint(settings.loss), **layouts.fingerprint(layouts.in_force(), "02"),
         "lessons": hashlib.sha256(repr([le.input_ids for le in lessons]).encode()).hexdigest(),
         "identity": dict(identity or {}),
     }
