@@ -23,11 +23,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from zerosearch import artifacts, environment, files, row_files, seeds
+from zerosearch import artifacts, environment, files, seeds
 from zerosearch.engines import quantised
 from zerosearch.engines.base import GenerationRequest
 from zerosearch.engines.transformers_engine import TransformersEngine
-from zerosearch.labels import Pair
+from zerosearch.labels import table_to_pairs
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.simulator_weights import AS_IS, possible
@@ -83,7 +83,7 @@ def rows(name: str, variant: dict[str, PreTrainedModel], taken: dict[str, list[f
 def measure_tuned(run: str, n_requests: int, repeats: int) -> list[dict[str, Any]]:
     """Return the rows of a run's tuned simulator, with its quality."""
     values = files.read_json(artifacts.stage_dir(run, "02") / artifacts.MANIFEST)["parameters"]
-    pairs = row_files.read_rows(artifacts.stage_dir(run, "01") / "pairs.parquet", Pair)
+    pairs = table_to_pairs(artifacts.read_table(artifacts.stage_dir(run, "01") / "pairs.parquet"))
     examples, _ = drop_leaks(examples_from_pairs(pairs, values["label_kind"], values["seed"]))
     training, held_out = hold_out(examples, share=0.15, seed=values["seed"])  # as notebook 02 holds them out
     requests = quality.quality_requests(held_out, n_requests, values["seed"], names=training)

@@ -264,15 +264,20 @@ def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
     return [f"{stage}.retriever {name}: expected {lacks}, {other}"] if lacks else []
 
 
-def text_engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
-    """Return what stages that are to generate text with vLLM lack: the package, and for training a GPU."""
+def text_engine_problems(
+    settings: Settings, stages: Iterable[str], gpus: int | None = None
+) -> list[str]:
+    """Return what stages that are to generate text with vLLM lack: the package, and for training a GPU.
+
+    gpus: how many there are where the notebooks run; None to ask the driver of this machine.
+    """
     asking = [
         f"{stage}.{name} {value}" for stage in stages for name, value in settings.stage(stage).items()
         if (name in ("engine", "rollout_engine") and value == "vllm") or (name == "simulator_replicas" and value)
     ]
     problem = vllm_problem() if asking else None
     problems = [f"{', '.join(asking)}: {problem}"] if problem else []
-    if "03.rollout_engine vllm" in asking and not gpu_count():
+    if "03.rollout_engine vllm" in asking and not (gpu_count() if gpus is None else gpus):
         problems.append(
             "03.rollout_engine vllm: expected an NVIDIA GPU, since vLLM's CPU backend cannot take the weights of an "
             "update, found none; train with --set 03.rollout_engine=transformers"
