@@ -7,6 +7,7 @@ command works on a run at a time (``RunLock``), so Snakemake's own lock is switc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from filelock import FileLock, Timeout
 
@@ -123,10 +124,11 @@ def execute(
     board.own()
     command, peak, ticks = snakemake_command(folder, settings_file, selection, settings), 0.0, 0
     with log_file.open("w", encoding="utf-8") as log, temporary.noted_folder(log_file) as own:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **_environment(settings, own)},
-        )
+        with _hearing_interrupts():
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, **_environment(settings, own)},
+            )
         try:
             while process.poll() is None:
                 watch(board)
@@ -141,6 +143,19 @@ def execute(
                 stop_tree(process.pid)
     watch(board)
     return Outcome(process.returncode, peak)
+
+
+@contextlib.contextmanager
+def _hearing_interrupts() -> Iterator[None]:
+    """Let a process that is started inside hear SIGINT, which one that began in the background is deaf to for ever."""
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if deaf:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if deaf:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _environment(settings: Mapping[str, Any], folder: Path) -> dict[str, str]:
