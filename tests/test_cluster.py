@@ -77,6 +77,8 @@ def test_the_login_node_need_not_have_what_the_nodes_have(monkeypatch: pytest.Mo
     settings = profiles.load("single_gpu", {"layout.simulator_weights": "fp8"})
     there = [*sum(cli._machine(settings, ["03"], outputs, elsewhere=True), [])]
     assert not [problem for problem in there if "an NVIDIA GPU" in problem or problem.startswith("memory")]
+    served = profiles.load("smoke", {"layout.simulator_weights": "int8", "03.simulator_url": "http://h/v1"})
+    assert "its own server decides" in "\n".join(cli._machine(served, ["03"], outputs, elsewhere=True)[1])
     here = "\n".join(sum(cli._machine(settings, ["03"], outputs, elsewhere=False), []))
     assert "memory: expected 48 GiB" in here and "expected an NVIDIA GPU" in here
 

@@ -285,13 +285,18 @@ def text_engine_problems(
     return problems
 
 
-def simulator_weights_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
-    """Return why stage 03 cannot hold its simulator's weights in the numbers of the layout, on this machine."""
+def simulator_weights_problems(settings: Settings, stages: Iterable[str], on_nodes: bool = False) -> list[str]:
+    """Return why stage 03 cannot hold its simulator's weights in the numbers of the layout.
+
+    on_nodes: of a cluster, whose cards are not known here; else on this machine.
+    """
     from zerosearch.training.arms import ARMS
 
     if "03" not in stages or not any(ARMS[arm].simulated for arm in settings.arms):
         return []
     values = settings.stage("03")
+    if on_nodes and not values["simulator_url"]:
+        return []
     place = Place(card_capability(), settings.layout.precision == "bf16", bool(values["simulator_replicas"]))
     problem = simulator_weights.problem(settings.layout, place, bool(values["simulator_url"]))
     return [problem] if problem else []

@@ -90,8 +90,9 @@ def _check(
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.server_problems(settings, stages) + checks.algorithm_problems(settings, stages)
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
-    too_small, on_cards = _machine(settings, stages, folder, elsewhere=options.executor != "local")
-    warning = checks.memory_warning(settings.source.needs)
+    elsewhere = options.executor != "local"
+    too_small, on_cards = _machine(settings, stages, folder, elsewhere)
+    warning = "" if elsewhere else checks.memory_warning(settings.source.needs)
     notes += checks.money_notes(settings, stages)
     told = notes + downloads + ([warning] if warning and not too_small else [])
     return problems, too_small + absent + on_cards + not_there, told
@@ -108,7 +109,8 @@ def _machine(
     if elsewhere:
         disk = checks.machine_problems(replace(needs, memory_gib=0.0, gpus=0), folder)
         too_small = [*cluster.problems(), *disk, *fit.problems(settings, stages, needs.memory_gib)]
-        return too_small, checks.text_engine_problems(settings, stages, needs.gpus)
+        lacking = checks.text_engine_problems(settings, stages, needs.gpus)
+        return too_small, lacking + checks.simulator_weights_problems(settings, stages, on_nodes=True)
     too_small = [*checks.machine_problems(needs, folder), *fit.problems(settings, stages, checks.usable_memory_gib())]
     lacking = checks.text_engine_problems(settings, stages)
     return too_small, lacking + checks.simulator_weights_problems(settings, stages)
