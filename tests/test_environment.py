@@ -25,7 +25,7 @@ REPO = artifacts.REPO
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SCRIPTS = ("run_all.sh", "run_tests.sh", "scripts/prepare_env.sh", "scripts/sync_notebooks.sh", ".ci/run")
 IMPORT_NAMES = {"yaml": "pyyaml", "Stemmer": "pystemmer", "PIL": "pillow", "IPython": "ipython"}
-OPTIONAL = {"vllm", "triton", "sentence_transformers", "faiss"}  # the extras [gpu], [dev] and [dense]
+OPTIONAL = {"torchao", "vllm", "triton", "sentence_transformers", "faiss"}  # the extras [quant], [gpu], [dev] and [dense]
 
 
 def pins() -> dict[str, Requirement]:

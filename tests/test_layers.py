@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "environment",
         "artifacts",
         "layouts",
+        "simulator_weights",
         "stage_parameters",
         "profiles",
         "notebook_files",
@@ -83,7 +84,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
         "explorer",
     ),
     (
-        "commands", "jobs", "checks", "temporary", "pipeline", "console", "run_log", "stalls", "watch",
+        "commands", "jobs", "checks", "temporary", "cluster", "pipeline", "console", "run_log", "stalls", "watch",
         "notebook_runner", "options", "verify", "compare_runs", "cli",
     ),
 )

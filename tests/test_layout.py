@@ -407,8 +407,8 @@ def test_sleep_does_nothing_on_a_cpu() -> None:
 def test_every_field_is_read_or_refused() -> None:
     other = {
         "precision": "bf16", "lora_rank": 8, "gradient_checkpointing": True, "micro_batch_tokens": 99, "sft_rows": 2,
-        "policy_gpus": 2, "sharding": "fsdp", "simulator_gpus": 1, "sleep": True,
-        "overlap": True,
+        "policy_gpus": 2, "sharding": "fsdp", "simulator_gpus": 1, "sleep": True, "overlap": True,
+        "simulator_weights": "int8",
     }
     assert set(other) == {field.name for field in fields(Layout)} >= layouts.READ
     for name, value in other.items():

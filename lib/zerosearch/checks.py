@@ -16,7 +16,7 @@ from typing import Any, Iterable, Mapping, Sequence
 import psutil
 from packaging.requirements import Requirement
 
-from zerosearch import artifacts, files, layouts, model_files
+from zerosearch import artifacts, files, layouts, model_files, simulator_weights
 from zerosearch.environment import installed_version, vllm_problem
 from zerosearch.errors import WorkbookError, did_you_mean
 from zerosearch.prices import PriceBook
@@ -25,6 +25,7 @@ from zerosearch.question_sets.hub import SOURCES
 from zerosearch.question_sets.own import Choice, check_own, check_source
 from zerosearch.retrievers import DENSE_INSTALL, ENGINES, SERPAPI_KEY
 from zerosearch.retrievers.base import PAID_ENGINES
+from zerosearch.simulator_weights import Place
 from zerosearch.stage_parameters import SERVED_MODELS
 
 DISTRIBUTION = "zerosearch-workbook"
@@ -263,20 +264,42 @@ def _engine(stage: str, values: Mapping[str, Any]) -> list[str]:
     return [f"{stage}.retriever {name}: expected {lacks}, {other}"] if lacks else []
 
 
-def text_engine_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
-    """Return what stages that are to generate text with vLLM lack: the package, and for training a GPU."""
+def text_engine_problems(
+    settings: Settings, stages: Iterable[str], gpus: int | None = None
+) -> list[str]:
+    """Return what stages that are to generate text with vLLM lack: the package, and for training a GPU.
+
+    gpus: how many there are where the notebooks run; None to ask the driver of this machine.
+    """
     asking = [
         f"{stage}.{name} {value}" for stage in stages for name, value in settings.stage(stage).items()
         if (name in ("engine", "rollout_engine") and value == "vllm") or (name == "simulator_replicas" and value)
     ]
     problem = vllm_problem() if asking else None
     problems = [f"{', '.join(asking)}: {problem}"] if problem else []
-    if "03.rollout_engine vllm" in asking and not gpu_count():
+    if "03.rollout_engine vllm" in asking and not (gpu_count() if gpus is None else gpus):
         problems.append(
             "03.rollout_engine vllm: expected an NVIDIA GPU, since vLLM's CPU backend cannot take the weights of an "
             "update, found none; train with --set 03.rollout_engine=transformers"
         )
     return problems
+
+
+def simulator_weights_problems(settings: Settings, stages: Iterable[str], on_nodes: bool = False) -> list[str]:
+    """Return why stage 03 cannot hold its simulator's weights in the numbers of the layout.
+
+    on_nodes: of a cluster, whose cards are not known here; else on this machine.
+    """
+    from zerosearch.training.arms import ARMS
+
+    if "03" not in stages or not any(ARMS[arm].simulated for arm in settings.arms):
+        return []
+    values = settings.stage("03")
+    if on_nodes and not values["simulator_url"]:
+        return []
+    place = Place(card_capability(), settings.layout.precision == "bf16", bool(values["simulator_replicas"]))
+    problem = simulator_weights.problem(settings.layout, place, bool(values["simulator_url"]))
+    return [problem] if problem else []
 
 
 def algorithm_problems(settings: Settings, stages: Iterable[str]) -> list[str]:
@@ -343,6 +366,17 @@ def gpu_count() -> int:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def card_capability() -> tuple[int, int] | None:
+    """Return the compute capability of the first NVIDIA GPU that the driver lists, None without one."""
+    asked = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    major, dot, minor = listed[0].partition(".") if listed else ("", "", "")
+    return (int(major), int(minor)) if dot and major.isdecimal() and minor.isdecimal() else None
 
 
 def _existing(folder: Path) -> Path:

@@ -15,12 +15,12 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Sequence
 
-from zerosearch import artifacts, checks, commands, console, files, layouts, pipeline, profiles, published_rows, watch
+from zerosearch import artifacts, checks, cluster, commands, console, files, layouts, pipeline, profiles, published_rows, watch
 from zerosearch.errors import ConfigError, NotReady, did_you_mean, unknown_name
 from zerosearch.notebook_files import code_digest
 from zerosearch.options import Options, parse
@@ -53,12 +53,25 @@ def _dispatch(options: Options) -> int:
     folder = artifacts.run_dir(settings.run)
     _check_same_profile(options, folder)
     selection = pipeline.Selection(options.from_stage, options.only)
+    on_cluster = _cluster(options, settings)
     problems, too_small, notes = _check(options, settings, folder, selection)
     _refuse(problems if options.dry_run else problems + too_small)
     print(clean("".join(f"note: {note}\n" for note in [*too_small, *notes])), end="")
     if options.dry_run:
-        return _dry_run(settings, folder, selection)
-    return _run(settings, folder, selection, options.command) or (_verify(settings) if options.verify else 0)
+        return _dry_run(settings, folder, selection, on_cluster)
+    return _run(settings, folder, selection, options.command, on_cluster) or (_verify(settings) if options.verify else 0)
+
+
+def _cluster(options: Options, settings: profiles.Settings) -> dict[str, Any] | None:
+    """Return what a run's settings say of a cluster, None where notebooks run here."""
+    if options.executor == "local" and (options.slurm_partition or options.slurm_account):
+        raise ConfigError(
+            "--slurm-partition and --slurm-account: expected --executor slurm with them, found a run on this machine; "
+            "add it, or leave them out"
+        )
+    if options.executor == "local":
+        return None
+    return cluster.described(settings, options.slurm_partition or "", options.slurm_account or "")
 
 
 def _check(
@@ -73,17 +86,35 @@ def _check(
     data, notes = checks.question_problems(choice, checks.searches(settings, stages))
     not_there, downloads = checks.collection_problems(choice, settings.source.offline) if "00" in stages else ([], [])
     damaged, absent = checks.model_problems(settings, stages)
-    absent += checks.engine_problems(settings, stages) + checks.text_engine_problems(settings, stages)
+    absent += checks.engine_problems(settings, stages)
     problems = checks.package_problems() + checks.notebook_problems() + data + damaged
     problems += checks.server_problems(settings, stages) + checks.algorithm_problems(settings, stages)
     problems += checks.overlap_problems(settings, stages)
     problems += checks.price_book_problems(settings.stage("05")["price_book"])
-    too_small = checks.machine_problems(settings.source.needs, folder)
-    too_small += fit.problems(settings, stages, checks.usable_memory_gib())
-    warning = checks.memory_warning(settings.source.needs)
+    elsewhere = options.executor != "local"
+    too_small, on_cards = _machine(settings, stages, folder, elsewhere)
+    warning = "" if elsewhere else checks.memory_warning(settings.source.needs)
     notes += checks.money_notes(settings, stages)
     told = notes + downloads + ([warning] if warning and not too_small else [])
-    return problems, too_small + absent + not_there, told
+    return problems, too_small + absent + on_cards + not_there, told
+
+
+def _machine(
+    settings: profiles.Settings, stages: list[str], folder: Path, elsewhere: bool
+) -> tuple[list[str], list[str]]:
+    """Return (what is too small, what engines and weights lack) for these stages; elsewhere: on a cluster's nodes.
+
+    Of the nodes it is known what they are asked for, and no more.
+    """
+    needs = settings.source.needs
+    if elsewhere:
+        disk = checks.machine_problems(replace(needs, memory_gib=0.0, gpus=0), folder)
+        too_small = [*cluster.problems(), *disk, *fit.problems(settings, stages, needs.memory_gib)]
+        lacking = checks.text_engine_problems(settings, stages, needs.gpus)
+        return too_small, lacking + checks.simulator_weights_problems(settings, stages, on_nodes=True)
+    too_small = [*checks.machine_problems(needs, folder), *fit.problems(settings, stages, checks.usable_memory_gib())]
+    lacking = checks.text_engine_problems(settings, stages)
+    return too_small, lacking + checks.simulator_weights_problems(settings, stages)
 
 
 def _stages_of(selection: pipeline.Selection) -> list[str]:
@@ -136,8 +167,11 @@ def _check_same_profile(options: Options, folder: Path) -> None:
             )
 
 
-def run_settings(settings: profiles.Settings) -> dict[str, Any]:
-    """Return what the Snakefile and the notebook runner read: ``settings.json`` of a run."""
+def run_settings(settings: profiles.Settings, on_cluster: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what the Snakefile and the notebook runner read: ``settings.json`` of a run.
+
+    on_cluster: see ``cluster.described``, None where notebooks run here.
+    """
     from zerosearch.training.arms import ARMS
 
     source, served = settings.source, bool(settings.stage("03")["simulator_url"])  # a served one waits for no tuning
@@ -164,6 +198,7 @@ def run_settings(settings: profiles.Settings) -> dict[str, Any]:
         "free_parameters": sorted(artifacts.FREE_PARAMETERS),
         "stages": {stage: _shared_parameters(settings, stage) for stage in artifacts.STAGES},
         **({"layout": layout, "deciding_layout": deciding} if layout else {}),
+        **({"cluster": on_cluster} if on_cluster else {}),
     }
 
 
@@ -173,16 +208,20 @@ def _shared_parameters(settings: profiles.Settings, stage: str) -> dict[str, Any
     return {name: value for name, value in settings.stage(stage).items() if name not in fixed}
 
 
-def _dry_run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection) -> int:
+def _dry_run(
+    settings: profiles.Settings, folder: Path, selection: pipeline.Selection, on_cluster: dict[str, Any] | None
+) -> int:
     """Show what would run; nothing is written and a machine that is too small is only warned about."""
     with tempfile.TemporaryDirectory() as temporary:
-        file = files.write_json(Path(temporary) / "settings.json", run_settings(settings))
+        file = files.write_json(Path(temporary) / "settings.json", run_settings(settings, on_cluster))
         place = folder if folder.is_dir() else Path(temporary) / "run"
         _check_inputs(place, file, selection, settings)
         planned = pipeline.plan(place, file, selection)
     print(_headline(settings, folder))
     print("\n".join(console.plan_lines(planned, settings.source.expected_seconds)))
     print("dry run: nothing was started")
+    if on_cluster:
+        print("\n".join(cluster.lines(on_cluster, _stages_of(selection))))
     print("\n".join(_plan_lines(settings, folder, selection)))
     return 0
 
@@ -194,11 +233,14 @@ def _plan_lines(settings: profiles.Settings, folder: Path, selection: pipeline.S
     return table.lines(plan.make(settings, folder, checks.usable_memory_gib(), selected=_stages_of(selection)))
 
 
-def _run(settings: profiles.Settings, folder: Path, selection: pipeline.Selection, command: str) -> int:
+def _run(
+    settings: profiles.Settings, folder: Path, selection: pipeline.Selection, command: str,
+    on_cluster: dict[str, Any] | None,
+) -> int:
     """Run what is stale and show it; return 0, or 1 when a stage failed."""
     started = time.time()
     with pipeline.RunLock(folder):
-        file, wanted = folder / "settings.json", run_settings(settings)
+        file, wanted = folder / "settings.json", run_settings(settings, on_cluster)
         before = files.find_object(file, {"stages": dict, "code": dict, "models": dict}) or {}
         files.write_json(file, wanted)
         _check_inputs(folder, file, selection, settings)

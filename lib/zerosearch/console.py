@@ -20,7 +20,6 @@ from zerosearch import artifacts, files
 from zerosearch.jobs import Board, Job, Status
 from zerosearch.pipeline import Planned
 from zerosearch.plain_text import clean
-from zerosearch.processes import alive
 from zerosearch.profiles import Settings
 from zerosearch.progress import clock
 
@@ -114,7 +113,7 @@ class Display:
         if status is None:
             state = "waiting" if planned.reason else "up to date"
             return Line(planned.job, state, None, expected, planned.reason or "")
-        state = "stopped" if status.state == "running" and not alive(status.process) else status.state
+        state = "stopped" if status.gone else status.state
         beat = board.heartbeat(planned.job) if state == "running" else None
         shown = "stalled" if state == "running" and planned.job in self.stalled else state
         return Line(planned.job, shown, status.elapsed, expected, beat.line() if beat else "")

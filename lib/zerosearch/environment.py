@@ -31,6 +31,7 @@ LIBRARIES = (
     "snakemake",
     "vllm",
     "triton",
+    "torchao",
 )
 
 

@@ -5,6 +5,7 @@ The notebook runner writes it, the command line reads it; small JSON files in ``
 
 from __future__ import annotations
 
+import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,13 +49,24 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a job stands.  started, ended: seconds since 1970; message: why it ended so, for users."""
+    """How a job stands.  started, ended: seconds since 1970; message: why it ended so, for users; host: where."""
 
     state: State
     process: ProcessId
     started: float
     ended: float | None = None
     message: str = ""
+    host: str = ""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is said to run, but its process does not.  Of another machine's process nothing is known."""
+        return self.state == "running" and self.here and not alive(self.process)
+
+    @property
+    def here(self) -> bool:
+        """Whether its process is one of this machine: a cluster's jobs are not."""
+        return self.host in ("", platform.node())
 
     @property
     def elapsed(self) -> float:
@@ -90,13 +102,13 @@ class Board:
 
     def started(self, job: Job) -> None:
         """Note that this process now runs the job."""
-        self._write(job, Status("running", this_process(), time.time()))
+        self._write(job, Status("running", this_process(), time.time(), host=platform.node()))
 
     def ended(self, job: Job, state: State, message: str = "") -> None:
         """Note how the job ended."""
         before = self.status(job)
         begun = before.started if before else time.time()
-        self._write(job, Status(state, this_process(), begun, time.time(), message))
+        self._write(job, Status(state, this_process(), begun, time.time(), message, platform.node()))
 
     def own(self) -> None:
         """Note that this process (the command line) works on the run."""
@@ -109,7 +121,7 @@ class Board:
     def living(self) -> list[ProcessId]:
         """Return runners of an earlier command that are still at work."""
         statuses = (self._read(path) for path in sorted(self.folder.glob("logs/*.json")))
-        return [s.process for s in statuses if s and s.state == "running" and alive(s.process)]
+        return [s.process for s in statuses if s and s.state == "running" and s.here and alive(s.process)]
 
     @property
     def _owner_file(self) -> Path:
@@ -126,9 +138,9 @@ class Board:
         process = _process(found["process"]) if found else None
         if found is None or process is None:
             return None
-        ended, message = found.get("ended"), str(found.get("message", ""))
+        ended, message, host = found.get("ended"), str(found.get("message", "")), str(found.get("host", ""))
         ended = ended if isinstance(ended, (int, float)) else None
-        return Status(found["state"], process, found["started"], ended, message)  # type: ignore[arg-type]
+        return Status(found["state"], process, found["started"], ended, message, host)  # type: ignore[arg-type]
 
 
 def _process(found: Mapping[str, Any] | None) -> ProcessId | None:

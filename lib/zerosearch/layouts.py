@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Iterator, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -18,13 +18,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 from zerosearch.errors import ConfigError, unknown_name
 
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
+SimulatorWeights = Literal["as-is", "int8", "w4a16", "fp8", "auto"]
 LAYOUT_VARIABLE = "ZEROSEARCH_LAYOUT"  # tells a notebook what of its profile's layout is not the default, as JSON
 READ = frozenset(  # names of Layout that the trainers read; another value of the others is refused
-    {"precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep", "overlap"}
+    {
+        "precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep", "overlap",
+        "simulator_weights",
+    }
 )
 _TRAINED = ("precision", "lora_rank")
 DECIDING = {  # what changes numbers
-    "01": ("precision",), "02": _TRAINED, "03": (*_TRAINED, "overlap"), "04": ("precision",)
+    "01": ("precision",), "02": _TRAINED, "03": (*_TRAINED, "overlap", "simulator_weights"), "04": ("precision",),
 }
 
 
@@ -43,6 +47,8 @@ class Layout:
     level 1 of its sleep mode: weights go to the machine's memory, keys and values are dropped; servers never do.)
     overlap: stage 03 rolls out the batch of the next step while it learns from this step's, see ``training.overlap``;
     nothing sleeps then, whatever ``sleep`` says.
+    simulator_weights: numbers that stage 03 holds its simulator's linear layers in (see ``simulator_weights``); the
+    simulator that stage 02 tunes and measures is left as it is.
     """
 
     precision: Literal["float32", "bf16"] = "float32"
@@ -55,6 +61,7 @@ class Layout:
     simulator_gpus: Annotated[int, Field(ge=0)] = 0
     sleep: bool = False
     overlap: bool = False
+    simulator_weights: SimulatorWeights = "as-is"
 
 
 def unread(layout: Layout) -> list[str]:
@@ -94,6 +101,11 @@ def overlap_problem(layout: Layout, correction: str) -> str:
         "learns from it, found 03.correction none; add --set 03.correction=token (or sequence), or leave "
         "layout.overlap out"
     )
+
+
+def settled(layout: Layout, simulator_weights: str) -> Layout:
+    """Return a layout with the numbers that were found for its simulator, "" to leave its wish."""
+    return replace(layout, simulator_weights=simulator_weights) if simulator_weights else layout  # type: ignore[arg-type]
 
 
 def in_force() -> Layout:

@@ -13,6 +13,7 @@ from zerosearch import artifacts
 from zerosearch.errors import ConfigError, did_you_mean, unknown_name
 from zerosearch.question_sets.hub import SOURCES
 
+EXECUTORS = ("local", "slurm")
 EPILOG = """examples:
   ./run_all.sh                                        both arms on two CPU cores
   ./run_all.sh --profile smoke                        every notebook once, in minutes
@@ -21,6 +22,7 @@ EPILOG = """examples:
   ./run_all.sh --profile smoke --run own --questions DIR --corpus FILE
   ./run_all.sh --run real --questions flashrag --corpus FILE --set 00.eval_per_set=500
   ./run_all.sh --profile a100_node --row llama-3.2-3b --dry-run
+  ./run_all.sh --profile single_gpu --corpus FILE --executor slurm --slurm-partition gpu --dry-run
   ./run_all.sh --verify                               run, then compare with the committed numbers
 
 A finished stage is not run again unless its parameters, its notebook's code or its inputs changed; a
@@ -48,6 +50,9 @@ class Options:
     verify: bool
     list: bool
     clean: str | None
+    executor: str
+    slurm_partition: str | None
+    slurm_account: str | None
     command: str
 
 
@@ -125,6 +130,12 @@ def _parser() -> Parser:
         action="store_true",
         help="after the run, compare it with outputs/reference/<profile>: pass, differs or missing, line by line",
     )
+    add(
+        "--executor", type=_executor, default="local", metavar="NAME",
+        help="where notebooks run: local (default), or slurm, as jobs of a cluster",
+    )
+    add("--slurm-partition", type=_name, metavar="P", help="with --executor slurm (default: the cluster's)")
+    add("--slurm-account", type=_name, metavar="A", help="with --executor slurm (default: yours)")
     add("--list", action="store_true", help="show profiles, arms, stages with their parameters, and runs")
     add("--clean", type=_name, metavar="NAME", help="delete one run's folder")
     return parser
@@ -149,6 +160,12 @@ def _words(text: str) -> list[str]:
 def _stage(text: str) -> str:
     if text not in artifacts.STAGES:
         raise argparse.ArgumentTypeError(str(unknown_name("stage", text, tuple(artifacts.STAGES))))
+    return text
+
+
+def _executor(text: str) -> str:
+    if text not in EXECUTORS:
+        raise argparse.ArgumentTypeError(str(unknown_name("executor", text, EXECUTORS)))
     return text
 
 

@@ -7,6 +7,7 @@ command works on a run at a time (``RunLock``), so Snakemake's own lock is switc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -16,11 +17,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from filelock import FileLock, Timeout
 
-from zerosearch import artifacts, files, temporary
+from zerosearch import artifacts, cluster, files, temporary
 from zerosearch.errors import ConfigError, WorkbookError
 from zerosearch.jobs import OWNER_VARIABLE, Board, Job
 from zerosearch.processes import ProcessId, alive, signal_process, stop_tree, this_process, tree_rss_mib
@@ -122,12 +123,12 @@ def execute(
     log_file.parent.mkdir(parents=True, exist_ok=True)
     board.own()
     command, peak, ticks = snakemake_command(folder, settings_file, selection, settings), 0.0, 0
-    environment = {**os.environ, OWNER_VARIABLE: this_process().text()}
     with log_file.open("w", encoding="utf-8") as log, temporary.noted_folder(log_file) as own:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**environment, "TMPDIR": str(own)},
-        )
+        with _hearing_interrupts():
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, **_environment(settings, own)},
+            )
         try:
             while process.poll() is None:
                 watch(board)
@@ -135,7 +136,7 @@ def execute(
                 ticks += 1
                 time.sleep(POLL_SECONDS)
         except (KeyboardInterrupt, WorkbookError):  # asked to end, or what watches found a reason
-            _end_in_order(process, board, watch, settings["grace_seconds"])
+            _end_in_order(process, board, watch, settings)
             raise
         finally:
             if process.poll() is None:
@@ -144,13 +145,39 @@ def execute(
     return Outcome(process.returncode, peak)
 
 
+@contextlib.contextmanager
+def _hearing_interrupts() -> Iterator[None]:
+    """Let a process that is started inside hear SIGINT, which one that began in the background is deaf to for ever."""
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if deaf:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if deaf:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _environment(settings: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Return what Snakemake's environment says besides ours.  folder: a temporary one, of this machine.
+
+    On a cluster neither belongs to the nodes: the process that owns a notebook here lives here.
+    """
+    return {} if settings.get("cluster") else {OWNER_VARIABLE: this_process().text(), "TMPDIR": str(folder)}
+
+
 def _end_in_order(
-    process: subprocess.Popen[bytes], board: Board, watch: Callable[[Board], None], grace_seconds: float
+    process: subprocess.Popen[bytes], board: Board, watch: Callable[[Board], None], settings: Mapping[str, Any]
 ) -> None:
-    """Start no more notebooks, ask those at work to save and stop, and wait for them, but not for ever."""
+    """Start no more notebooks, ask those at work to save and stop, and wait for them, but not for ever.
+
+    Jobs of a cluster are cancelled by Snakemake; Slurm asks them to end and gives them its own time (KillWait).
+    """
+    grace_seconds = settings["grace_seconds"]
     limit = f"at most {grace_seconds / 60:g} min (again: at once)"
     print(f"stopping: work under way is saved first, {limit}", file=sys.stderr, flush=True)
-    process.terminate()  # Snakemake then waits for its running jobs
+    # Snakemake then waits for its running jobs, or cancels those of a cluster
+    process.send_signal(signal.SIGINT if settings.get("cluster") else signal.SIGTERM)
     asked, deadline = set[ProcessId](), time.monotonic() + grace_seconds
     while process.poll() is None and time.monotonic() < deadline:
         for runner in set(board.living()) - asked:  # one may have just been started
@@ -179,6 +206,7 @@ def snakemake_command(
 ) -> list[str]:
     """Return the command line: a finished stage is told by its manifest, parameters and inputs."""
     folder.mkdir(parents=True, exist_ok=True)
+    on_cluster = settings.get("cluster")
     command = [
         sys.executable,
         "-m",
@@ -189,8 +217,7 @@ def snakemake_command(
         str(folder),
         "--configfile",
         str(settings_file),
-        "--cores",
-        str(settings["cores"]),
+        *([] if on_cluster and not dry_run else ["--cores", str(settings["cores"])]),
         "--rerun-triggers",
         "mtime",
         "params",
@@ -201,8 +228,10 @@ def snakemake_command(
         "greedy",
         "--default-resources",
         f"tmpdir={tempfile.gettempdir()!r}",  # of the notebooks; Snakemake itself gets a folder of its own
+        *(cluster.default_resources(on_cluster) if on_cluster else []),
+        *(cluster.resource_options(on_cluster, RULES) if on_cluster else []),
+        *(["--dry-run"] if dry_run else cluster.executor_options(len(all_jobs(settings))) if on_cluster else []),
         "--nocolor",
-        *(["--dry-run"] if dry_run else []),
     ]
     if selection.only:
         targets = [job.manifest for job in all_jobs(settings) if job.stage == selection.only]

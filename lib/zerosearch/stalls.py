@@ -77,11 +77,14 @@ def _stall_text(board: Board, job: Job, quiet: float) -> str:
     status, log = board.status(job), board.log(job)
     pid = status.process.pid if status else 0
     doing = "computing" if is_computing(pid) else "waiting for something"
+    kill, here = f"kill {pid}", status is None or status.here
+    if not here:
+        doing, kill = "on another machine", "scancel its job"
     return (
         f"stage {job.stage} ({job.name}) is stalled: not a word for {clock(quiet)}, its processes are {doing}; "
         f"last words: {_last_words(log)}\n"
         f"  look: tail {artifacts.shown(log)}\n"
-        f"  end it: kill {pid} (the same command then goes on from its last saved state), or wait"
+        f"  end it: {kill} (the same command then goes on from its last saved state), or wait"
     )
 
 

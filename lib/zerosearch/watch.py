@@ -186,7 +186,7 @@ def _largest(board: Board, running: Sequence[Job]) -> str:
     """Return which job holds most memory and what makes it smaller, as part of a sentence."""
     sizes = {}
     for job in running:
-        if status := board.status(job):
+        if (status := board.status(job)) and status.here:
             sizes[job] = tree_rss_mib(status.process.pid)
     if not sizes:
         return ""

@@ -27,10 +27,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from zerosearch import processes
 from zerosearch.engines.gpu_memory import SERVERS_SHARE
+from zerosearch.engines.quantised import vllm_options
 from zerosearch.engines.served_engine import ServedEngine
 from zerosearch.engines.stopping import end_ids
 from zerosearch.engines.vllm_engine import CPU_BLOCK_TOKENS, CPU_CACHE, CPU_STEP_TOKENS, check_head_size, require_vllm
 from zerosearch.errors import ServerProblem
+from zerosearch.simulator_weights import AS_IS
 
 HOST = "127.0.0.1"
 _PORT_TRIES = 3  # another program may take a free port before the server does
@@ -40,12 +42,13 @@ _PORT_TRIES = 3  # another program may take a free port before the server does
 def serve(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, log: Path, name: str = "simulator", *,
     stop_strings: Sequence[str] = (), replicas: int = 1, threads: int = 1, cache_mib: int = 512,
-    patience_seconds: float = 600.0,
+    patience_seconds: float = 600.0, weights: str = AS_IS,
 ) -> Iterator[ServedEngine]:
     """Serve a model for the length of a block; yield the engine that asks the servers.
 
     log: file for what the servers say, one for each replica (numbered from the second on).  threads: CPU threads
-    of each.  patience_seconds: for loading, after which ServerProblem says what the log ends with.
+    of each.  patience_seconds: for loading, after which ServerProblem says what the log ends with.  weights: numbers
+    that the servers hold the model's weights in, see ``quantised``.
     """
     require_vllm()
     check_head_size(model.config, name)
@@ -54,7 +57,7 @@ def serve(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zerosearch-served-")))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder / "tokenizer")
-        options = _options(model, cache_mib, replicas)
+        options = [*_options(model, cache_mib, replicas), *vllm_options(model, weights)]
         logs = [log if i == 0 else log.with_stem(f"{log.stem}-{i + 1}") for i in range(replicas)]
         starting = [stack.enter_context(_server(folder, name, options, one, threads)) for one in logs]
         urls = [server.wait(patience_seconds) for server in starting]
@@ -64,12 +67,13 @@ def serve(
 
 
 def serve_until_exit(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, log: Path, name: str = "simulator", *, replicas: int = 1
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, log: Path, name: str = "simulator", *, replicas: int = 1,
+    weights: str = AS_IS,
 ) -> ServedEngine:
     """As ``serve``, for a notebook: the servers end with this process, however it ends."""
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(serve(model, tokenizer, log, name, replicas=replicas))
+    return stack.enter_context(serve(model, tokenizer, log, name, replicas=replicas, weights=weights))
 
 
 def _options(model: PreTrainedModel, cache_mib: int, replicas: int = 1) -> list[str]:

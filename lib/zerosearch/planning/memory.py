@@ -19,6 +19,7 @@ from typing import Mapping
 from zerosearch.layouts import Layout
 from zerosearch.planning.activations import Arithmetic, Pass, step_peak
 from zerosearch.planning.shapes import BYTES, Shape
+from zerosearch.simulator_weights import BYTES as SHORT
 
 GIB = 2**30
 CONTEXT = 0.8  # GiB of a process on a GPU before the first tensor: CUDA's context and libraries (assumed)
@@ -92,6 +93,15 @@ def frozen_weights(shape: Shape, layout: Layout) -> int:
     return shape.parameters * BYTES[layout.precision]
 
 
+def simulator_weights(shape: Shape, layout: Layout) -> int:
+    """Return the bytes of a simulator's weights, whole: its blocks' linear layers may be in shorter numbers."""
+    if layout.simulator_weights not in SHORT:
+        return frozen_weights(shape, layout)
+    linear = shape.layers * sum(inputs * outputs for inputs, outputs in shape.linears)
+    rest = shape.parameters - linear
+    return int(linear * SHORT[layout.simulator_weights]) + rest * BYTES[layout.precision]
+
+
 def arithmetic(layout: Layout, gpus: int) -> Arithmetic:
     """Return how a pass of training computes: frozen or sharded weights are in bfloat16 themselves."""
     if layout.precision == "float32":
@@ -160,15 +170,16 @@ def paged_cache(shape: Shape, talk: Conversations, layout: Layout, gpus: int = 1
 
 
 def vllm(
-    shape: Shape, talk: Conversations, layout: Layout, *, gpus: int = 1, room: int = 0, copies: int = 1
+    shape: Shape, talk: Conversations, layout: Layout, *, gpus: int = 1, room: int = 0, copies: int = 1, weights: int = 0
 ) -> Engine:
     """Return what vLLM takes of a card, its own weights included, in so many copies.
 
     room: bytes of its share of a card, which it fills with keys and values; more than that where not even one
-    conversation finds room.  0 for what it needs at least, on cards of its own or without any.
+    conversation finds room.  0 for what it needs at least, on cards of its own or without any.  weights: bytes of one
+    copy, 0 for those of a model that is only used.
     """
     needed, wanted = paged_cache(shape, talk, layout, gpus)
-    one = {"weights": frozen_weights(shape, layout) // gpus, **needed}
+    one = {"weights": (weights or frozen_weights(shape, layout)) // gpus, **needed}
     parts = {name: copies * size for name, size in one.items()}
     if not room:
         return Engine(parts, wanted)

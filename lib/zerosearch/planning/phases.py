@@ -195,7 +195,7 @@ def _own_simulator(settings: Settings, simulator: Shape | None) -> dict[str, int
     """Return the weights of a simulator in the notebook itself, none where vLLM's servers have them."""
     if simulator is None or _served(settings):
         return {}
-    return {"simulator": memory.frozen_weights(simulator, settings.layout)}
+    return {"simulator": memory.simulator_weights(simulator, settings.layout)}
 
 
 def _served(settings: Settings) -> bool:
@@ -215,7 +215,8 @@ def _simulating(
     if not paged:
         return Engine(memory.own_cache(simulator, talk, settings.layout))
     copies = max(1, values["simulator_replicas"]) if room else 1
-    return memory.vllm(simulator, talk, settings.layout, gpus=gpus, room=room, copies=copies)
+    weights = memory.simulator_weights(simulator, settings.layout)
+    return memory.vllm(simulator, talk, settings.layout, gpus=gpus, room=room, copies=copies, weights=weights)
 
 
 def _serving(settings: Settings, simulator: Shape, work: Workload) -> Phase:
@@ -223,7 +224,7 @@ def _serving(settings: Settings, simulator: Shape, work: Workload) -> Phase:
     values, layout = settings.stage("03"), settings.layout
     gpus = layout.simulator_gpus
     written = _simulating(settings, simulator, work, values["questions_per_step"] * values["group_size"], gpus=gpus)
-    weights = {} if "weights" in written.parts else {"weights": memory.frozen_weights(simulator, layout)}
+    weights = {} if "weights" in written.parts else {"weights": memory.simulator_weights(simulator, layout)}
     return _phase("03", "simulator", gpus, weights, written)
 
 

@@ -10,6 +10,7 @@ from zerosearch.chat import Chat, Protocol, model_service
 from zerosearch.curriculum import Curriculum, constant
 from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
+from zerosearch.engines.quantised import asked_here, quantise
 from zerosearch.engines.serving import serve_until_exit
 from zerosearch.errors import ConfigError
 from zerosearch.labels import Pair
@@ -150,12 +151,15 @@ def _simulator_writer(arm: Arm, needs: Needs) -> tuple[Engine | Writer, Prompts]
         return ServedWriter(*needs.served.chats()), Prompts.load(template, needs.policy[1].tokenizer)
     if needs.simulator is None:
         raise ValueError(f"arm {arm.name!r}: expected the folder or name of its simulator, found none")
+    weights = asked_here(served=needs.replicas > 0)
     model, tokenizer = models.load(str(needs.simulator))
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
     if needs.replicas:
         log = needs.log or Path("server.log")
-        return serve_until_exit(model, tokenizer, log, arm.retriever, replicas=needs.replicas), prompts
-    return open_text_engine("transformers", model, tokenizer, arm.retriever, stop_strings=()), prompts
+        return serve_until_exit(model, tokenizer, log, arm.retriever, replicas=needs.replicas, weights=weights), prompts
+    engine = open_text_engine("transformers", model, tokenizer, arm.retriever, stop_strings=())
+    quantise(model, weights)  # after the engine was compared with the model: rounding depends on what is in a batch
+    return engine, prompts
 
 
 OPENERS: dict[str, Callable[[Arm, Needs], Retriever]] = {

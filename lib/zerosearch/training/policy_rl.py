@@ -25,6 +25,7 @@ from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
+from zerosearch.engines.quantised import layout_here
 from zerosearch.errors import ConfigError
 from zerosearch.ledger import PAID, step_unit
 from zerosearch.prompts import Prompts
@@ -159,7 +160,7 @@ def run_fingerprint(
     return {
         "settings": {k: v for k, v in asdict(settings).items() if k not in free},
         **losses.fingerprint(settings.loss), **packing.fingerprint(model, settings.packing),
-        **layouts.fingerprint(layouts.in_force(), "03"),
+        **layouts.fingerprint(layout_here(), "03"),
         "curriculum": asdict(curriculum), "rollout": asdict(rollout_settings), "retriever": retriever,
         "asking": asdict(asking), "questions": asked.hexdigest(), "base_weights": weights.hexdigest(),
     }
