@@ -8,6 +8,7 @@ Called by ``arm_training``; evaluation is another stage's work.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -33,13 +34,14 @@ from zerosearch.rollout_async import roll_out
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
 from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
-from zerosearch.training import checkpoints, losses, packing
+from zerosearch.training import checkpoints, losses, packing, sharding
 from zerosearch.training.asking import Asking
 from zerosearch.training.health import Watcher
 from zerosearch.training.laying import lay_out, reference_of, without_dropout
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot, StepReport
 from zerosearch.training.sampler import check_sampler, follow, rest, rest_simulator
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
+from zerosearch.training.team import ALONE, Team
 
 METRICS, TRAJECTORIES = "metrics.jsonl", "trajectories.parquet"
 CHECKPOINTS, PARTS = "checkpoints", "checkpoints/trajectory_parts"
@@ -70,6 +72,7 @@ def train_policy(
     engine: Engine | None = None,
     identity: Mapping[str, Any] | None = None,
     asking: Asking = Asking(),
+    team: Team = ALONE,
 ) -> pd.DataFrame:
     """Train policy_model in place and return its history, one row per step (see ``step_metrics``).
 
@@ -78,6 +81,8 @@ def train_policy(
     be settings.steps.  Raises Collapsed where settings.watch says so.  engine: generates with policy_model's own weights; made here when None.
     identity: whatever else names this run (model name, input hashes); a checkpoint is resumed from
     only when it and all settings are the same.  asking: the prompt, and whether the policy may search.
+    team: the processes that train together; each calls this with a model, an engine and a retriever of its own, and all
+    but the first with a folder that is thrown away.
     """
     checkpoints.require_base(policy_model)
     check_questions(questions, settings, curriculum, rollout_settings)
@@ -85,23 +90,29 @@ def train_policy(
         **run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings, asking),
         "identity": dict(identity or {}),
     }
-    run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
+    run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking, team)
     run.engine, run.policy = training_engine(engine, policy_model, tokenizer), policy_model
     run.device = policy_model.device.type
     reference = reference_of(policy_model) if settings.kl_weight > 0 else None
     lay_out(policy_model, settings.seed)
     without_dropout(policy_model)
+    trained = run.learner(policy_model)
     trainer = PolicyTrainer(
-        policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
-        reference=reference,
-        temperature=rollout_settings.temperature, fingerprint=fingerprint,
+        trained, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
+        reference=trained if reference is policy_model else reference,
+        temperature=rollout_settings.temperature, fingerprint=fingerprint, team=team,
     )
     run.trainer = trainer
-    found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
+    if trained is not policy_model:
+        sharding.spread(trained, team.size)
+        if trainer.reference not in (None, trained):
+            sharding.spread(trainer.reference, team.size)
+    found = team.first(checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint) if team.leads else None)
     run.start(found[1] if found else 0)
-    with checkpoints.under_training(policy_model):
+    with checkpoints.under_training(trained):
         trainer.train_from(found, settings.steps)
         run.watcher.check()
+    run.fetch()
     adapters.merge(policy_model)
     policy_model.eval()
     follow(run.engine, policy_model)
@@ -156,14 +167,15 @@ class PolicyRun:
     trainer: TrainerUnderway
     device: str
     policy: PreTrainedModel
+    trained: PreTrainedModel | None = None  # where what is trained is not the policy that writes, see ``learner``
 
     def __init__(
         self, stage: Stage, settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
-        prompts: Prompts, retriever: TimedRetriever, asking: Asking = Asking(),
+        prompts: Prompts, retriever: TimedRetriever, asking: Asking = Asking(), team: Team = ALONE,
     ):
         self.stage, self.settings, self.curriculum = stage, settings, curriculum
         self.rollout_settings, self.prompts, self.retriever = rollout_settings, prompts, retriever
-        self.asking = asking
+        self.asking, self.team = asking, team
         self.history: list[dict[str, Any]] = []
         self.watcher = Watcher(stage, settings.watch, settings.steps, asdict(settings) | asdict(rollout_settings))
         self._started = self._rollout_seconds = 0.0
@@ -181,17 +193,44 @@ class PolicyRun:
         self.watcher.start(self.history)
         self.stage.progress(done, self.settings.steps, "going on" if done else "first rollouts")
 
+    def learner(self, policy: PreTrainedModel) -> PreTrainedModel:
+        """Return the model that is trained: the policy, or where it is to be spread over the team a copy for that.
+
+        Rollouts differ in their number of passes and cannot share a model that is spread: the policy stays whole, and
+        has the trained weights of every step (``fetch``).
+        """
+        if self.team.size > 1 and layouts.in_force().sharding == "fsdp":
+            self.trained = copy.deepcopy(policy)
+        return self.trained or policy
+
+    def fetch(self) -> None:
+        """Give the policy the present weights of the model that is trained."""
+        if self.trained is not None:
+            sharding.copy_trained(self.trained, self.policy)
+
     def roll_out(self, slots: list[Slot]) -> ScoredBatch:
-        """Return one scored trajectory per slot, all of one step, at that step's noise."""
+        """Return one scored trajectory per slot, all of one step, at that step's noise.
+
+        Every process of the team makes those of some questions: a group stays together.
+        """
         self._started = time.perf_counter()
-        noise = self.curriculum.noise(slots[0].step)
-        requests = [self.asking.request(self.prompts, s.question, s.step, s.sample, noise) for s in slots]
+        noise, own = self.curriculum.noise(slots[0].step), self._own(slots)
+        requests = [self.asking.request(self.prompts, s.question, s.step, s.sample, noise) for s in own]
+        self.fetch()
         follow(self.engine, self.policy)
         trajectories = roll_out(requests, self.engine, self.retriever, self.prompts, self.rollout_settings)
-        rest(self.engine)
+        rest(self.engine, spread=self.trained is not None)
         rest_simulator(self.retriever, self.policy)
         self._rollout_seconds = time.perf_counter() - self._started
-        return ScoredBatch(score_trajectories(trajectories, self.settings.reward), noise)
+        scored = self.team.gather(score_trajectories(trajectories, self.settings.reward))
+        return ScoredBatch([one for part in scored for one in part], noise)
+
+    def _own(self, slots: list[Slot]) -> list[Slot]:
+        """Return the slots of this process: whole groups, in their order."""
+        if self.team.size == 1:
+            return slots
+        part, group = self.team.part(len(slots) // self.settings.group_size), self.settings.group_size
+        return slots[part.start * group : part.stop * group]
 
     def on_step(self, report: StepReport) -> None:
         """Write down one finished step: metrics row, ledger events, sampled trajectories, health, progress."""
@@ -200,7 +239,7 @@ class PolicyRun:
             rollout=self._rollout_seconds - searching, simulator=searching,
             training=self.trainer.training_seconds, total=time.perf_counter() - self._started,
         )
-        row = {**report.metrics, **seconds_metrics(seconds)}
+        row = {**report.metrics, **self.team.first(seconds_metrics(seconds))}
         files.append_text(self.stage.path(METRICS), json.dumps(row) + "\n")
         self.history.append(row)
         self._meter(report.step, retrievals, seconds)
@@ -222,26 +261,30 @@ class PolicyRun:
         return "unhealthy: " + ", ".join(dict.fromkeys(alarm.rule.metric for alarm in alarms))
 
     def _meter(self, step: int, retrievals: Sequence[Retrieval], seconds: StepSeconds) -> None:
-        event, units = partial(self.stage.ledger.event, unit=step_unit(step)), self._units()
+        event, units = partial(self.stage.ledger.event, unit=step_unit(step)), self._units() * self.team.size
         used = self.engine.counts.take()
-        tokens = {"prompt": used.prompt, "generated": used.generated}
+        tokens = self._summed({"prompt": used.prompt, "generated": used.generated})
+        retrievals = [one for part in self.team.gather(list(retrievals)) for one in part]
         event("tokens", role="policy", model=self.engine.name, **tokens)
         for fields in retrieval_events(retrievals, served_model(self.retriever)):
             event(**fields)
         answering = _answering(retrievals)
-        spent = (("policy_rollout", seconds.rollout), (answering, seconds.simulator),
-                 ("policy_training", seconds.training))
-        for role, wall in spent:
-            event("busy", role=role, device=self.device, seconds=round(wall, 4), units=units)
+        spent = ({"policy_rollout": seconds.rollout}, {answering: seconds.simulator}, {"policy_training": seconds.training})
+        for one in spent:
+            for role, wall in self._summed(one).items():  # of all processes: their mean, times the units of all
+                event("busy", role=role, device=self.device, seconds=round(wall / self.team.size, 4), units=units)
+
+    def _summed(self, amounts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return amounts added up over the processes of the team."""
+        found = self.team.gather(amounts)
+        return {name: sum(one[name] for one in found) for name in amounts}
 
     def _units(self) -> int:
         return 1 if self.device == "cuda" else torch.get_num_threads()
 
     def table(self) -> pd.DataFrame:
-        """Return the history, one row per step; what was not measured is NaN."""
-        table = pd.DataFrame(self.history)
-        empty = table.columns[table.isna().all()]
-        return table.astype(dict.fromkeys(empty, float))
+        """Return the history, see ``history_table``."""
+        return history_table(self.history)
 
     def join_trajectories(self) -> None:
         """Write the sampled trajectories of all steps as one table."""
@@ -250,6 +293,13 @@ class PolicyRun:
         if parts:
             tables = [pd.read_parquet(part) for part in parts]
             self.stage.write_table(pd.concat(tables, ignore_index=True), TRAJECTORIES)
+
+
+def history_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows of ``metrics.jsonl``, one row per step; what was not measured is NaN."""
+    table = pd.DataFrame(rows)
+    empty = table.columns[table.isna().all()]
+    return table.astype(dict.fromkeys(empty, float))
 
 
 def _report_table(report: StepReport, count: int) -> pd.DataFrame:
