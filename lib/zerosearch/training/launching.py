@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
@@ -29,6 +30,10 @@ PROGRESS, STOP, LOG, CONFIG, DONE = "progress.jsonl", "stop", "processes.log", "
 FAILURE = "failure-{rank}.json"
 MACHINES, MACHINE, MAIN = "ZEROSEARCH_MACHINES", "ZEROSEARCH_MACHINE", "ZEROSEARCH_MAIN"
 _POLL_SECONDS, _LAST_LINES = 0.1, 15
+_FIX = (
+    "run the same command again: a training goes on from its last checkpoint; or take one process with "
+    "--set layout.policy_gpus=1"
+)
 Show = Callable[[dict[str, Any]], object]
 
 
@@ -117,16 +122,31 @@ def run(folder: Path, processes: int, arguments: Sequence[str], show: Show, thre
     done = files.find_object(folder / DONE, {"kind": str})
     if code == 0 and done is not None:
         return done
-    if (said := failure(folder)) is not None:
-        raise WorkbookError(said["message"])
+    if said := failure(folder):
+        raise WorkbookError(f"{said}; {_FIX}")
     raise WorkbookError(_complaint(folder, code))
 
 
-def failure(folder: Path) -> dict[str, Any] | None:
-    """Return what a process said when it gave up with a message for users: its kind, its message; None if none did."""
-    for path in sorted(folder.glob(FAILURE.format(rank="*"))):
-        return files.find_object(path, {"kind": str, "message": str})
-    return None
+def telling(work: Callable[[], int], folder: Path, rank: int) -> int:
+    """Return the exit code of a process's work; leave what ended it for the notebook, its traceback in the log."""
+    try:
+        return work()
+    except WorkbookError as error:
+        told = str(error)
+    except Exception as error:
+        traceback.print_exc()
+        told = (
+            f"training in several processes: expected process {rank} to finish, found {type(error).__name__}: {error}; "
+            f"the traceback stands in {artifacts.shown(folder / LOG)}"
+        )
+    files.write_json(folder / FAILURE.format(rank=rank), {"message": told})
+    return 1
+
+
+def failure(folder: Path) -> str:
+    """Return what the first process that gave up has told; empty where none has."""
+    paths = sorted(folder.glob(FAILURE.format(rank="*")), key=lambda path: path.stat().st_mtime_ns)
+    return files.read_object(paths[0], {"message": str}, _FIX)["message"] if paths else ""
 
 
 def follow(given: Sequence[str], folder: Path, show: Show) -> int:
@@ -177,7 +197,5 @@ def _complaint(folder: Path, code: int) -> str:
     said = [line for line in lines if line.strip()][-_LAST_LINES:]
     return (
         f"training in several processes: expected all of them to finish, found exit code {code}; the log "
-        f"{artifacts.shown(log)} ends with:\n" + "\n".join(f"  {line}" for line in said) +
-        "\nrun the same command again: it goes on from the last checkpoint; or train in one process with "
-        "--set layout.policy_gpus=1"
+        f"{artifacts.shown(log)} ends with:\n" + "\n".join(f"  {line}" for line in said) + f"\n{_FIX}"
     )

@@ -26,7 +26,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from zerosearch import files
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.opening import open_text_engine
-from zerosearch.errors import WorkbookError
 from zerosearch.interrupts import Stopped
 from zerosearch.ledger import Ledger
 from zerosearch.microworld import models
@@ -127,6 +126,10 @@ def train(job: Job, folder: Path, team: Team) -> PreTrainedModel:
 
 def work(folder: Path, team: Team) -> int:
     """Do a job; leave what came of it, and return the exit code: not 0 where the others cannot go on either."""
+    return launching.telling(lambda: _work(folder, team), folder, team.rank)
+
+
+def _work(folder: Path, team: Team) -> int:
     done: dict[str, Any] = {"kind": "trained"}
     try:
         job: Job = pickle.loads((folder / JOB).read_bytes())  # written by the notebook that started us
@@ -136,10 +139,6 @@ def work(folder: Path, team: Team) -> int:
             save_file(weights, folder / TRAINED)
     except (Collapsed, Stopped) as end:  # all processes come to it together
         done = {"kind": type(end).__name__, "message": str(end)}
-    except WorkbookError as error:
-        told = {"kind": type(error).__name__, "message": str(error)}
-        files.write_json(folder / launching.FAILURE.format(rank=team.rank), told)
-        return 1
     if team.leads:
         files.write_json(folder / launching.DONE, done)
     return 0
