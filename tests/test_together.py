@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -17,15 +18,19 @@ import torch
 from test_arm_training import CORPUS
 from test_policy_rl import ROLLOUT, SETTINGS, weights
 from training_toys import FakeStage, ScriptedRetriever, read_rows, toy_question
+from transformers import TrainerControl
 
-from zerosearch import layouts
+from zerosearch import dry_start, layouts
 from zerosearch.curriculum import constant
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import ConfigError, WorkbookError
+from zerosearch.interrupts import StopRequest
 from zerosearch.layouts import Layout
 from zerosearch.microworld import models
+from zerosearch.passages import write_corpus
 from zerosearch.prompts import Prompts
-from zerosearch.training import dry_start, launching
+from zerosearch.retrievers.corpus import open_passages
+from zerosearch.training import checkpoints, dry_steps, launching
 from zerosearch.training.arm_setup import open_again, open_retriever, opened_with
 from zerosearch.training.arm_training import train_arm
 from zerosearch.training.arms import get_arm
@@ -167,6 +172,15 @@ def test_a_request_to_stop_is_passed_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert seen == [{"done": 1}]
 
 
+def test_all_processes_stop_where_the_sign_is_seen(tmp_path: Path) -> None:
+    control, stop = TrainerControl(), StopRequest()
+    decisions = checkpoints._AsTheFirst(Team(sign=tmp_path / "stop"), stop)
+    assert not decisions.on_step_end(None, None, control).should_save and not stop.requested  # type: ignore[arg-type]
+    (tmp_path / "stop").touch()
+    decisions.on_step_end(None, None, control)  # type: ignore[arg-type]
+    assert control.should_save and control.should_training_stop and stop.requested
+
+
 def test_the_command_of_every_machine(tmp_path: Path) -> None:
     assert machines_of({}) == Machines()
     told = {"ZEROSEARCH_MACHINES": "2", "ZEROSEARCH_MACHINE": "1", "ZEROSEARCH_MAIN": "10.0.0.1:29500"}
@@ -193,14 +207,17 @@ def test_what_cannot_be_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(dry_start.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="pip install deepspeed"):
         dry_start.require_deepspeed("zero2")
-    assert dry_start.deepspeed_config("zero3")["zero_optimization"]["stage"] == 3
+    assert dry_steps.deepspeed_config("zero3")["zero_optimization"]["stage"] == 3
     assert layouts.unread(Layout(policy_gpus=2, sharding="fsdp")) == []
     assert layouts.unread(Layout(sharding="zero2")) == ["sharding"]
 
 
-def test_a_retriever_is_opened_again_as_it_was() -> None:
+def test_a_retriever_is_opened_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
     arm = get_arm("search-r1")
     opening = opened_with(open_retriever(arm, k=2, seed=0, passages=CORPUS, policy=("engine", "prompts")))  # type: ignore[arg-type]
     assert opening is not None and opening.needs.policy is None and opening.needs.k == 2
+    path = write_corpus(tmp_path / "corpus.jsonl", CORPUS)
+    assert list(pickle.loads(pickle.dumps(open_passages(path, tmp_path / "cache", in_memory=0)))) == CORPUS
     again = open_again(opening, ("other", "prompts"))  # type: ignore[arg-type]
     assert again.name == "bm25" and opened_with(ScriptedRetriever()) is None

@@ -22,7 +22,7 @@ LAYOUT_VARIABLE = "ZEROSEARCH_LAYOUT"  # tells a notebook what of its profile's 
 READ = frozenset({  # names of Layout that the trainers read; another value of the others is refused
     "precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "policy_gpus", "sharding", "sleep",
 })
-DRY = ("zero1", "zero2", "zero3")  # shardings that a dry start tries and no trainer reads, see ``training.dry_start``
+DRY = ("zero1", "zero2", "zero3")  # shardings that a dry start tries and no trainer reads, see ``dry_start``
 _TRAINED = ("precision", "lora_rank")
 DECIDING = {"01": ("precision",), "02": _TRAINED, "03": _TRAINED, "04": ("precision",)}  # what changes numbers
 

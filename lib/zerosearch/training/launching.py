@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
@@ -116,7 +116,7 @@ def run(folder: Path, processes: int, arguments: Sequence[str], show: Show, thre
     files.write_json(folder / CONFIG, config(processes, machines))  # JSON is YAML
     given = command(folder, processes, machines, arguments, threads)
     for rank in range(1, machines.count):
-        there = [sys.executable, *command(folder, processes, Machines(machines.count, rank, machines.main), arguments)[1:]]
+        there = command(folder, processes, replace(machines, rank=rank), arguments, threads)
         print(f"on machine {rank} (same disk, same environment) run: {' '.join(there)}", flush=True)
     code = follow(given, folder, show)
     done = files.find_object(folder / DONE, {"kind": str})

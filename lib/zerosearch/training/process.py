@@ -21,9 +21,9 @@ def main() -> int:
     """Take the card; do what the command line says."""
     own_card(os.environ)
     if "--dry-start" in sys.argv:
-        from zerosearch.training import dry_start
+        from zerosearch.training import dry_steps
 
-        return dry_start.work(sys.argv[1:])
+        return dry_steps.work(sys.argv[1:])
     from zerosearch.training import worker
 
     return worker.main()

@@ -1,21 +1,13 @@
-"""Does a way of spreading a model over processes start at all?  One step of a tiny batch, and who holds what.
+"""What a process of a dry start does: one step of a tiny recorded batch with a model that is spread, and who holds what.
 
-    python -m zerosearch.training.dry_start --sharding none|fsdp|zero1|zero2|zero3 --processes N [--model NAME]
-
-Starts the processes as a training does, lays the model out as the profile's layout says, spreads it, goes forward and
-backward once on recorded trajectories, takes a step, and prints a line for every process.  ``zero1`` to ``zero3`` are
-DeepSpeed's, by the configuration that ``deepspeed_config`` makes; they need that package.
+``zero1`` to ``zero3`` are DeepSpeed's, by the configuration that ``deepspeed_config`` makes.  Called by ``process``; the
+command is ``zerosearch.dry_start``.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-import shutil
-import sys
-import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any, Iterable, Sequence, get_args
 
@@ -23,9 +15,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from zerosearch import commands, files, layouts
+from zerosearch import files, layouts
 from zerosearch.arithmetic import computing
-from zerosearch.errors import ConfigError
 from zerosearch.microworld import models
 from zerosearch.schema import Question, Trajectory
 from zerosearch.training import launching, sharding
@@ -35,48 +26,13 @@ from zerosearch.training.losses import micro_batch_loss
 from zerosearch.training.team import Team
 from zerosearch.training.worker import join
 
-COLUMNS = ("rank", "device", "parameters", "weights MiB", "gradients MiB", "optimiser MiB", "loss", "gradient norm")
 _LENGTHS = (24, 17, 9, 30)  # tokens of the recorded trajectories
 _CLIP = 1.0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Start the processes and print what they held; errors as those of any command."""
-    options = _parser().parse_args(arguments)
-    return commands.ended(partial(start, options))
-
-
-def start(options: argparse.Namespace) -> int:
-    """Do as the options say and return the exit code; ConfigError where DeepSpeed is asked for and absent."""
-    require_deepspeed(options.sharding)
-    launching.check(options.processes, options.processes)
-    folder = Path(tempfile.mkdtemp(prefix="zerosearch-dry-"))  # stays, with its log, where the start fails
-    given = ["--dry-start", "--sharding", options.sharding, "--model", options.model, "--folder", str(folder)]
-    done = launching.run(folder, options.processes, given, lambda _: None)
-    print(table(done["rows"]))
-    shutil.rmtree(folder)
-    return 0
-
-
-def require_deepspeed(sharding_: str) -> None:
-    """Raise ConfigError for a sharding of DeepSpeed's where that package is not installed."""
-    if sharding_ in layouts.DRY and importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError(
-            f"sharding {sharding_}: expected the package deepspeed, found none; install it with `pip install deepspeed`, "
-            "or use fsdp, which spreads what zero3 does and needs nothing"
-        )
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as text, one line each below the columns' names."""
-    cells = [COLUMNS, *([_cell(row[name]) for name in COLUMNS] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells)
-
-
 def work(arguments: Sequence[str]) -> int:
     """Be one of the processes: spread, step, tell."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     team = join()
     return launching.telling(lambda: _step(options, team), options.folder, team.rank)
 
@@ -192,21 +148,12 @@ def _mib(tensors: Iterable[Any]) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in found) / 2**20
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zerosearch.training.dry_start", description=__doc__)
-    parser.add_argument("--sharding", choices=get_args(layouts.Sharding), default="none")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--model", default="micro/llama-base")
-    parser.add_argument("--dry-start", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the options of a dry start; the last two are its own affair."""
+    made = argparse.ArgumentParser(prog="python -m zerosearch.dry_start")
+    made.add_argument("--sharding", choices=get_args(layouts.Sharding), default="none")
+    made.add_argument("--processes", type=int, default=2)
+    made.add_argument("--model", default="micro/llama-base")
+    made.add_argument("--dry-start", action="store_true", help=argparse.SUPPRESS)
+    made.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return made
