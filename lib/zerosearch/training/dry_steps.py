@@ -103,6 +103,7 @@ def _own_step(model: PreTrainedModel, batches: Sequence[MicroBatch], kind: str, 
 def _deepspeed_step(model: PreTrainedModel, batches: Sequence[MicroBatch], kind: str, team: Team) -> dict[str, Any]:
     """Take a step by DeepSpeed's engine, whose gradients are means over the processes."""
     import deepspeed
+    from deepspeed.utils import safe_get_full_grad
 
     os.environ |= {"RANK": str(team.rank), "WORLD_SIZE": str(team.size), "LOCAL_RANK": "0"}  # each sees one card
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -115,6 +116,7 @@ def _deepspeed_step(model: PreTrainedModel, batches: Sequence[MicroBatch], kind:
     for index in own:
         loss = _loss(model, weightless(batches[-1]) if index is None else batches[index])
         engine.backward(loss * team.size * len(own))  # it divides by both
+        found = [safe_get_full_grad(p) for p in trained] if engine.is_gradient_accumulation_boundary() else []
         engine.step()
         made += [] if index is None else [(index, float(loss.detach()))]
     held = [getattr(p, "ds_tensor", p) for p in model.parameters()]
@@ -123,7 +125,7 @@ def _deepspeed_step(model: PreTrainedModel, batches: Sequence[MicroBatch], kind:
     return {
         "parameters": _numbers(held), "weights MiB": _mib(held), "gradients MiB": None,
         "optimiser MiB": _mib([*states, *masters]), "loss": sum(team.in_order(made)),
-        "gradient norm": float(engine.get_global_grad_norm()),
+        "gradient norm": float(torch.stack([gradient.float().norm() for gradient in found if gradient is not None]).norm()),
     }
 
 

@@ -103,10 +103,7 @@ def train_policy(
         temperature=rollout_settings.temperature, fingerprint=fingerprint, team=team,
     )
     run.trainer = trainer
-    if trained is not policy_model:
-        sharding.spread(trained, team.size)
-        if trainer.reference not in (None, trained):
-            sharding.spread(trainer.reference, team.size)
+    run.spread(reference)
     found = team.first(checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint) if team.leads else None)
     run.start(found[1] if found else 0)
     with checkpoints.under_training(trained):
@@ -202,6 +199,12 @@ class PolicyRun:
         if self.team.size > 1 and layouts.in_force().sharding == "fsdp":
             self.trained = copy.deepcopy(policy)
         return self.trained or policy
+
+    def spread(self, reference: PreTrainedModel | None) -> None:
+        """Spread the copy that is trained over the team, where there is one, and the reference with it."""
+        for model in (self.trained, reference) if self.trained is not None else ():
+            if model is not None and model is not self.policy:
+                sharding.spread(model, self.team.size)
 
     def fetch(self) -> None:
         """Give the policy the present weights of the model that is trained."""
