@@ -110,11 +110,11 @@ def _deepspeed_step(model: PreTrainedModel, batches: Sequence[MicroBatch], kind:
     optimiser, own = torch.optim.AdamW(trained, lr=1e-3), team.deal([batch.input_ids.numel() for batch in batches])
     settings = deepspeed_config(kind) | {"gradient_accumulation_steps": len(own)}
     engine, *_ = deepspeed.initialize(
-        model=model, model_parameters=trained, optimizer=optimiser, config=settings, dist_init_required=False
+        model=_WithLoss(model), model_parameters=trained, optimizer=optimiser, config=settings, dist_init_required=False
     )
     made = []
     for index in own:
-        loss = _loss(model, weightless(batches[-1]) if index is None else batches[index])
+        loss = engine(weightless(batches[-1]) if index is None else batches[index])
         engine.backward(loss * team.size * len(own))  # it divides by both
         found = [safe_get_full_grad(p) for p in trained] if engine.is_gradient_accumulation_boundary() else []
         engine.step()
@@ -127,6 +127,18 @@ def _deepspeed_step(model: PreTrainedModel, batches: Sequence[MicroBatch], kind:
         "optimiser MiB": _mib([*states, *masters]), "loss": sum(team.in_order(made)),
         "gradient norm": float(torch.stack([gradient.float().norm() for gradient in found if gradient is not None]).norm()),
     }
+
+
+class _WithLoss(torch.nn.Module):
+    """A model whose forward pass ends in the loss: DeepSpeed's hooks must see all of it."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: MicroBatch) -> torch.Tensor:
+        """Return the loss of a micro-batch."""
+        return _loss(self.model, batch)
 
 
 def _loss(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
