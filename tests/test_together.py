@@ -152,6 +152,12 @@ def test_what_ends_a_process_is_told_in_its_own_words(tmp_path: Path, monkeypatc
     with pytest.raises(WorkbookError, match="^expected this, found that; run the same"):
         launching.run(tmp_path, 2, [], print)
 
+    def left_alone() -> int:
+        raise RuntimeError("gloo: Connection reset by peer")
+
+    assert launching.telling(left_alone, tmp_path / "other", 0) == 1
+    assert "found one gone without a word" in launching.failure(tmp_path / "other")
+
 
 def test_a_request_to_stop_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, """if True:

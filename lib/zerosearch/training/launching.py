@@ -34,6 +34,7 @@ _FIX = (
     "run the same command again: a training goes on from its last checkpoint; or take one process with "
     "--set layout.policy_gpus=1"
 )
+_GONE = ("Connection reset by peer", "Connection closed by peer")  # what is heard of a process that was killed
 Show = Callable[[dict[str, Any]], object]
 
 
@@ -135,9 +136,12 @@ def telling(work: Callable[[], int], folder: Path, rank: int) -> int:
         told = str(error)
     except Exception as error:
         traceback.print_exc()
+        found = f"process {rank} ended by {type(error).__name__}: {error}"
+        if any(words in str(error) for words in _GONE):
+            found = "one gone without a word (most often because memory ran out)"
         told = (
-            f"training in several processes: expected process {rank} to finish, found {type(error).__name__}: {error}; "
-            f"the traceback stands in {artifacts.shown(folder / LOG)}"
+            f"training in several processes: expected all of them to finish, found {found}; what each said stands in "
+            f"{artifacts.shown(folder / LOG)}"
         )
     files.write_json(folder / FAILURE.format(rank=rank), {"message": told})
     return 1
