@@ -221,7 +221,8 @@ def test_what_cannot_be_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_retriever_is_opened_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROSEARCH_OUTPUTS", str(tmp_path))
     arm = get_arm("search-r1")
-    opening = opened_with(open_retriever(arm, k=2, seed=0, passages=CORPUS, policy=("engine", "prompts")))  # type: ignore[arg-type]
+    retriever = open_retriever(arm, k=2, seed=0, passages=CORPUS, policy=("engine", "prompts"))  # type: ignore[arg-type]
+    opening = opened_with(retriever)
     assert opening is not None and opening.needs.policy is None and opening.needs.k == 2
     path = write_corpus(tmp_path / "corpus.jsonl", CORPUS)
     assert list(pickle.loads(pickle.dumps(open_passages(path, tmp_path / "cache", in_memory=0)))) == CORPUS
