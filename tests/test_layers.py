@@ -85,7 +85,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # the lowest first; a module may import
     ),
     (
         "commands", "jobs", "checks", "temporary", "cluster", "pipeline", "console", "run_log", "stalls", "watch",
-        "notebook_runner", "options", "verify", "compare_runs", "cli",
+        "notebook_runner", "options", "verify", "compare_runs", "dry_start", "cli",
     ),
 )
 # Modules that stand higher than the rest of their package: they let bases and sentinels play.

@@ -215,9 +215,10 @@ def test_smaller_models_are_of_the_same_kind() -> None:
 def test_a_run_does_not_pass_over_its_layout() -> None:
     assert fit.layout_problems(Layout()) == []
     assert fit.layout_problems(load("single_gpu").layout) == []
-    problem = fit.layout_problems(Layout(precision="bf16", policy_gpus=4, sharding="fsdp"))[0]
-    assert "found policy_gpus=4, sharding=fsdp;" in problem
-    assert "--set layout.policy_gpus=1 --set layout.sharding=none" in problem
+    assert fit.layout_problems(Layout(precision="bf16", policy_gpus=4, sharding="fsdp")) == []
+    problem = fit.layout_problems(Layout(precision="bf16", policy_gpus=4, sharding="zero2", simulator_gpus=1))[0]
+    assert "found simulator_gpus=1, sharding=zero2;" in problem
+    assert "--set layout.simulator_gpus=0 --set layout.sharding=none" in problem
 
 
 # --- published rows -------------------------------------------------------------------------------------

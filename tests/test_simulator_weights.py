@@ -57,7 +57,7 @@ def test_a_check_before_the_run_names_what_is_missing(monkeypatch: pytest.Monkey
 
 def test_weights_decide_stage_03_alone() -> None:
     short = Layout(simulator_weights="int8")
-    assert layouts.fingerprint(short) == {"layout": {"simulator_weights": "int8"}}
+    assert layouts.fingerprint(short, "03") == {"layout": {"simulator_weights": "int8"}}
     assert layouts.fingerprint(short, "02") == layouts.deciding(short, "01") == layouts.deciding(short, "04") == {}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -92,9 +92,13 @@ def merge(model: PreTrainedModel) -> None:
         model.requires_grad_(True)  # as it was loaded
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write the adapters of a model to ``adapter.safetensors`` of a folder."""
-    save_file({name: p.detach().contiguous() for name, p in trained(model).items()}, folder / FILE)
+def save(model: PreTrainedModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write the adapters of a model to ``adapter.safetensors`` of a folder.
+
+    weights: in the place of those in the model, which may be spread over processes.
+    """
+    chosen = trained(model) if weights is None else weights
+    save_file({name: weight.detach().contiguous() for name, weight in chosen.items()}, folder / FILE)
 
 
 def load(model: PreTrainedModel, folder: Path) -> None:

@@ -20,12 +20,11 @@ from zerosearch.errors import ConfigError, unknown_name
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
 SimulatorWeights = Literal["as-is", "int8", "w4a16", "fp8", "auto"]
 LAYOUT_VARIABLE = "ZEROSEARCH_LAYOUT"  # tells a notebook what of its profile's layout is not the default, as JSON
-READ = frozenset(  # names of Layout that the trainers read; another value of the others is refused
-    {
-        "precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "sleep", "overlap",
-        "simulator_weights",
-    }
-)
+READ = frozenset({  # names of Layout that the trainers read; another value of the others is refused
+    "precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "policy_gpus", "sharding", "sleep",
+    "overlap", "simulator_weights",
+})
+DRY = ("zero1", "zero2", "zero3")  # shardings that a dry start tries and no trainer reads, see ``dry_start``
 _TRAINED = ("precision", "lora_rank")
 DECIDING = {  # what changes numbers
     "01": ("precision",), "02": _TRAINED, "03": (*_TRAINED, "overlap", "simulator_weights"), "04": ("precision",),
@@ -40,8 +39,9 @@ class Layout:
     gradients and the optimiser stay float32, since a step of 1e-6 is below bfloat16's resolution.  lora_rank: of
     adapters on all linear layers but the head, 0 to train every parameter.  gradient_checkpointing: blocks are computed again in the backward pass.
     micro_batch_tokens: most tokens of one forward and backward pass in stage 03.  sft_rows: texts of one pass in stage
-    02, 0 for the whole batch.  policy_gpus: that train.  sharding: what of the trained model is spread over them
-    (arXiv 1910.02054): optimiser, and gradients, and weights; ``fsdp`` is torch's way to do the last.
+    02, 0 for the whole batch.  policy_gpus: processes that train in stage 03, one for each GPU; on a machine without one
+    they run on the CPU.  sharding: what of the trained model is spread over them (arXiv 1910.02054): optimiser, and
+    gradients, and weights; ``fsdp`` is torch's way to do the last, and the one that trainers read.
     simulator_gpus: of its own, 0 where it shares the policy's; stage 02 trains on all cards.  sleep: a simulator in
     the notebook's own process leaves the policy's GPUs during the update.  (The policy's vLLM engine always does, by
     level 1 of its sleep mode: weights go to the machine's memory, keys and values are dropped; servers never do.)
@@ -65,10 +65,11 @@ class Layout:
 
 
 def unread(layout: Layout) -> list[str]:
-    """Return the names whose values differ from the defaults and that no trainer reads."""
+    """Return the names whose values no trainer reads."""
     plain = Layout()
     names = (field.name for field in fields(Layout))
-    return [name for name in names if name not in READ and getattr(layout, name) != getattr(plain, name)]
+    found = [name for name in names if name not in READ and getattr(layout, name) != getattr(plain, name)]
+    return found + ["sharding"] * (layout.sharding in DRY)
 
 
 def said(layout: Layout) -> dict[str, Any]:
@@ -94,13 +95,18 @@ def overlap_problem(layout: Layout, correction: str) -> str:
 
     correction: of differences between sampler and trainer, the parameter of stage 03.
     """
-    if not layout.overlap or correction != "none":
-        return ""
-    return (
-        "layout.overlap: expected an importance correction, since every batch is one update older than the policy that "
-        "learns from it, found 03.correction none; add --set 03.correction=token (or sequence), or leave "
-        "layout.overlap out"
-    )
+    if layout.overlap and correction == "none":
+        return (
+            "layout.overlap: expected an importance correction, since every batch is one update older than the policy "
+            "that learns from it, found 03.correction none; add --set 03.correction=token (or sequence), or leave "
+            "layout.overlap out"
+        )
+    if layout.overlap and layout.policy_gpus > 1:
+        return (
+            f"layout.overlap: expected one process, which keeps the batch under way in its checkpoints, found "
+            f"layout.policy_gpus {layout.policy_gpus}; leave one of the two out"
+        )
+    return ""
 
 
 def settled(layout: Layout, simulator_weights: str) -> Layout:

@@ -103,10 +103,10 @@ def simulator_weights(shape: Shape, layout: Layout) -> int:
 
 
 def arithmetic(layout: Layout, gpus: int) -> Arithmetic:
-    """Return how a pass of training computes: frozen or sharded weights are in bfloat16 themselves."""
+    """Return how a pass of training computes: frozen weights are in bfloat16 themselves, and those that DeepSpeed spreads."""
     if layout.precision == "float32":
         return "float32"
-    return "bf16" if layout.lora_rank or (gpus > 1 and layout.sharding != "none") else "autocast"
+    return "bf16" if layout.lora_rank or (gpus > 1 and layout.sharding not in ("none", "fsdp")) else "autocast"
 
 
 def trained(shape: Shape, layout: Layout, gpus: int) -> dict[str, int]:
@@ -130,12 +130,14 @@ def trained(shape: Shape, layout: Layout, gpus: int) -> dict[str, int]:
 def gathered(shape: Shape, layout: Layout, gpus: int) -> int:
     """Return what a card gathers of weights that are spread: two blocks, and embedding and head; bytes.
 
-    FSDP2 keeps the root's own weights after the forward pass and fetches the next block while one is at work.
+    FSDP2 keeps the root's own weights after the forward pass and fetches the next block while one is at work; ours
+    fetches weights as they are trained, in float32 unless they are frozen.
     """
     if gpus == 1 or layout.sharding not in SPREAD:
         return 0
     root = shape.embedding * (1 if shape.tied else 2)
-    return BYTES[layout.precision] * (2 * shape.block + root)
+    size = 4 if layout.sharding == "fsdp" and not layout.lora_rank else BYTES[layout.precision]
+    return size * (2 * shape.block + root)
 
 
 def training_pass(shape: Shape, work: Pass, layout: Layout, gpus: int) -> dict[str, int]:

@@ -122,6 +122,10 @@ class PassageFile(Sequence[Passage]):
         starts = np.load(folder / _STARTS, mmap_mode="r")
         return cls(path, starts, about["digest"], about["kinds"])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process as a path, which is opened there."""
+        return open_passages, (self.path.absolute(), None, 0)
+
     def __len__(self) -> int:
         return len(self._starts)
 

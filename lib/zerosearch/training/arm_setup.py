@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 from zerosearch.chat import Chat, Protocol, model_service
 from zerosearch.curriculum import Curriculum, constant
 from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.quantised import asked_here, quantise
+from zerosearch.engines.served_engine import ServedEngine
 from zerosearch.engines.serving import serve_until_exit
+from zerosearch.engines.stopping import end_ids
 from zerosearch.errors import ConfigError
 from zerosearch.labels import Pair
 from zerosearch.microworld import models
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers import open_engine
-from zerosearch.retrievers.base import FailureLimit, NoRetriever, Retriever
+from zerosearch.retrievers.base import FailureLimit, NoRetriever, Retriever, writing_engine
 from zerosearch.retrievers.by_policy import PolicyWriter, SelfRetriever
 from zerosearch.retrievers.prompted import PromptedSimulatorRetriever, Shown
 from zerosearch.retrievers.sharing import SharedSimulator
@@ -78,6 +81,7 @@ class Needs:
     share: bool
     replicas: int
     log: Path | None
+    servers: tuple[str, ...] = ()  # addresses of replicas that run already
 
 
 def open_retriever(
@@ -104,7 +108,37 @@ def open_retriever(
         k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature, served, share_passages_in_group,
         replicas, log,
     )
-    return OPENERS[arm.retriever](arm, needs)
+    retriever = OPENERS[arm.retriever](arm, needs)
+    _opened[retriever] = Opening(arm, needs)
+    return retriever
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a retriever was opened: what another process needs to open its own, see ``open_again``."""
+
+    arm: Arm
+    needs: Needs
+
+
+_opened: WeakKeyDictionary[Retriever, Opening] = WeakKeyDictionary()
+
+
+def opened_with(retriever: Retriever) -> Opening | None:
+    """Return how ``open_retriever`` opened a retriever, to be sent to another process; None for one of other origin.
+
+    The policy is left out: every process has its own.  Servers that were started for it are named, not started again.
+    """
+    found, writer = _opened.get(retriever), writing_engine(retriever)
+    if found is None:
+        return None
+    servers = tuple(writer.urls) if found.needs.replicas and isinstance(writer, ServedEngine) else ()
+    return Opening(found.arm, replace(found.needs, policy=None, servers=servers))
+
+
+def open_again(opening: Opening, policy: tuple[Engine, Prompts]) -> Retriever:
+    """Return a retriever as it was opened in another process, for this process's policy."""
+    return OPENERS[opening.arm.retriever](opening.arm, replace(opening.needs, policy=policy))
 
 
 def _none(arm: Arm, needs: Needs) -> Retriever:
@@ -154,6 +188,9 @@ def _simulator_writer(arm: Arm, needs: Needs) -> tuple[Engine | Writer, Prompts]
     weights = asked_here(served=needs.replicas > 0)
     model, tokenizer = models.load(str(needs.simulator))
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+    if needs.servers:
+        ends = sorted(end_ids(model.config, getattr(model, "generation_config", None), tokenizer))
+        return ServedEngine(needs.servers, arm.retriever, tokenizer, ends, arm.retriever, ()), prompts
     if needs.replicas:
         log = needs.log or Path("server.log")
         return serve_until_exit(model, tokenizer, log, arm.retriever, replicas=needs.replicas, weights=weights), prompts

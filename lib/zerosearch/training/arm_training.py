@@ -7,6 +7,7 @@ from typing import Any, Callable, Mapping, Sequence
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from zerosearch import layouts
 from zerosearch.artifacts import Stage
 from zerosearch.curriculum import Curriculum
 from zerosearch.engines.base import Engine
@@ -19,6 +20,7 @@ from zerosearch.training.asking import asking_of
 from zerosearch.training.policy_rl import train_policy
 from zerosearch.training.policy_sft import tune_on_answers, tune_on_right_trajectories
 from zerosearch.training.policy_trainer import RLSettings
+from zerosearch.training.together import train_together
 
 TRAINERS: dict[str, Callable[..., pd.DataFrame]] = {
     "rl": train_policy, "sft": tune_on_answers, "rejection": tune_on_right_trajectories,
@@ -36,8 +38,12 @@ def train_arm(
     retriever: from ``arm_setup.open_retriever``.  engine: generates with policy_model's own weights; an arm that
     searches itself needs the one that its retriever writes with, so that its tokens are counted.  Everything else
     as in ``policy_rl.train_policy``, for every arm: files, ledger, checkpoints, resuming.
+
+    Where the layout in force asks for more than one process (``policy_gpus``), arms that learn by reinforcement start
+    them and follow them: one for each GPU, or on a machine without one processes on the CPU.  The others take one.
     """
-    return TRAINERS[arm.trainer](
+    several = arm.trainer == "rl" and layouts.in_force().policy_gpus > 1
+    return (train_together if several else TRAINERS[arm.trainer])(
         questions, policy_model, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
         rollout_settings=rollout_settings, engine=engine, identity={"arm": arm.name, **(identity or {})},
         asking=asking_of(arm),

@@ -11,7 +11,7 @@ ends at its last trained token: what follows (a final observation, say) predicts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, Sequence
 
@@ -49,6 +49,11 @@ class MicroBatch:
         """Return the same micro-batch on another device."""
         tensors = (getattr(self, name).to(device) for name in self.__dataclass_fields__ if name != "segments")
         return MicroBatch(*tensors, segments=self.segments)
+
+
+def weightless(batch: MicroBatch) -> MicroBatch:
+    """Return a micro-batch that adds nothing to a loss or a gradient: for a process that only keeps step."""
+    return replace(batch, weights=torch.zeros_like(batch.weights))
 
 
 @dataclass(frozen=True)

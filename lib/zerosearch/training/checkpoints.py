@@ -16,12 +16,15 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
+import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from zerosearch import adapters
 from zerosearch.errors import ConfigError
 from zerosearch.interrupts import StopRequest
+from zerosearch.training import sharding
+from zerosearch.training.team import ALONE, Team
 
 MARKER = "COMPLETE.json"
 PREFIX = "checkpoint-"
@@ -36,14 +39,28 @@ class MarkedCheckpoints:
     """Mixed into a Trainer: checkpoints end with the marker, and nothing is sent anywhere.
 
     Of a model with adapters they hold the adapters alone: its base is loaded anew, and named by the fingerprint.
+    Of several processes the first writes, and what is spread over them is put together before: a checkpoint does not say
+    how many there were, and any number goes on from it.
 
-    fingerprint: what names the run; set it before training.  Stands before TRL's class, whose own saving
+    fingerprint: what names the run; team: who trains; set both before training.  Stands before TRL's class, whose own saving
     would also write a model card.
     """
 
     fingerprint: Mapping[str, Any] = {}
+    team: Team = ALONE
+    _together: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # (weights, optimiser) of a spread model
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        own: PreTrainedModel = self.model  # type: ignore[attr-defined]
+        if sharding.is_spread(own):
+            weights = sharding.whole_weights(own, trained_only=bool(adapters.layers(own)))
+            self._together = weights, sharding.whole_state(self.optimizer)  # type: ignore[attr-defined]
+        if self.team.leads:
+            self._write_checkpoint(model, trial)
+        self._together = None
+        self.team.first(None)  # nobody goes on, and perhaps is ended, before it is written
+
+    def _write_checkpoint(self, model: Any, trial: Any) -> None:
         Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
         step = self.state.global_step  # type: ignore[attr-defined]
         folder = Path(self.args.output_dir) / f"{PREFIX}{step}"  # type: ignore[attr-defined]
@@ -58,16 +75,35 @@ class MarkedCheckpoints:
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         model: PreTrainedModel = self.model  # type: ignore[attr-defined]
+        weights = self._together[0] if self._together else None
         if not adapters.layers(model):
-            Trainer._save(self, output_dir, state_dict)  # type: ignore[arg-type]
+            Trainer._save(self, output_dir, weights or state_dict)  # type: ignore[arg-type]
             return
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
         folder.mkdir(parents=True, exist_ok=True)
-        adapters.save(model, folder)
+        adapters.save(model, folder, weights)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._together is None:
+            Trainer._save_optimizer_and_scheduler(self, output_dir)  # type: ignore[arg-type]
+            return
+        torch.save(self._together[1], Path(output_dir) / "optimizer.pt")
+        torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")  # type: ignore[attr-defined]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not sharding.is_spread(self.model):  # type: ignore[attr-defined]
+            Trainer._load_optimizer_and_scheduler(self, checkpoint)  # type: ignore[arg-type]
+            return
+        state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True)
+        sharding.load_state(self.optimizer, state)  # type: ignore[attr-defined]
+        schedule = torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True)
+        self.lr_scheduler.load_state_dict(schedule)  # type: ignore[attr-defined]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         adapted: PreTrainedModel = self.model  # type: ignore[attr-defined]
-        if adapters.layers(adapted):
+        if sharding.is_spread(adapted):
+            sharding.load_weights(adapted, Path(resume_from_checkpoint))
+        elif adapters.layers(adapted):
             adapters.load(adapted, Path(resume_from_checkpoint))
         else:
             Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)  # type: ignore[arg-type]
@@ -84,6 +120,8 @@ class MarkedCheckpoints:
         with StopRequest() as stop:
             self.add_callback(SaveByTheClock())  # type: ignore[attr-defined]
             self.add_callback(_SaveAndStop(stop))  # type: ignore[attr-defined]
+            if self.team.size > 1:
+                self.add_callback(_AsTheFirst(self.team, stop))  # type: ignore[attr-defined]
             if found is None:
                 self.train()  # type: ignore[attr-defined]
             elif found[1] < steps:
@@ -130,6 +168,24 @@ class _SaveAndStop(TrainerCallback):
         """Save and stop here, at the boundary of a step."""
         if self.stop.requested:
             control.should_save = control.should_training_stop = True
+        return control
+
+
+class _AsTheFirst(TrainerCallback):
+    """Lets all processes save and stop where the first does: clocks and signals are each one's own.  Added last."""
+
+    def __init__(self, team: Team, stop: StopRequest):
+        self.team, self.stop = team, stop
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Take the decisions of the first process."""
+        if self.stop.requested or self.team.asked_to_stop:
+            control.should_save = control.should_training_stop = self.stop.requested = True
+        control.should_save, control.should_training_stop, self.stop.requested = self.team.first(
+            (control.should_save, control.should_training_stop, self.stop.requested)
+        )
         return control
 
 

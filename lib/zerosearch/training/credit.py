@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from zerosearch.training.batching import MicroBatch, make_micro_batches
 from zerosearch.training.critic import Critic, ValueLesson
 from zerosearch.training.losses import frozen_logp
 from zerosearch.training.objective import kl_estimate
+from zerosearch.training.team import ALONE, Team
 
 if TYPE_CHECKING:
     from zerosearch.training.policy_trainer import RLSettings
@@ -40,13 +41,18 @@ class Judges:
     """The models that are asked what a token is worth.
 
     reference: frozen base of the KL, None without one.  critic: None without one.  temperature: sampled with.
-    device: of the reference.
+    device: of the reference.  team: whose processes share the asking.
     """
 
     reference: PreTrainedModel | None
     critic: Critic | None
     temperature: float
     device: torch.device
+    team: Team = ALONE
+
+    def ask(self, work: Callable[[MicroBatch], torch.Tensor], batches: Sequence[MicroBatch]) -> list[torch.Tensor]:
+        """Return what ``work`` says of every micro-batch, on the CPU."""
+        return self.team.map(work, batches, [batch.input_ids.numel() for batch in batches])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,8 @@ def assign_credit(
     if in_reward:
         costs, measured = _kl_costs(batches, owners, settings, judges)
     if judges.critic is not None:
-        return _by_critic(batches, owners, costs, outcome, settings, judges.critic, measured)
+        values = _joined(judges.ask(judges.critic.values, batches))
+        return _by_critic(batches, owners, costs, outcome, settings, values, measured)
     rewards = outcome.rewards - np.bincount(owners, costs, minlength=len(outcome.rewards))
     advantages = group_advantages(rewards, outcome.groups, settings.estimator, outcome.valid)
     return Credit(_with_advantages(batches, advantages[owners]), advantages, measured=measured)
@@ -114,10 +121,9 @@ def _kl_costs(
     batches: Sequence[MicroBatch], owners: np.ndarray, settings: RLSettings, judges: Judges
 ) -> tuple[np.ndarray, dict[str, float | None]]:
     """Return (cost of every token in reward units, (N,), what was measured: ``kl`` is k3, as in the loss)."""
-    found = [
-        frozen_logp(judges.reference, batch.to(judges.device), judges.temperature, settings.loss).cpu()
-        for batch in batches
-    ]
+    found = judges.ask(
+        lambda batch: frozen_logp(judges.reference, batch.to(judges.device), judges.temperature, settings.loss), batches
+    )
     logp, reference = _joined([batch.old_logp for batch in batches]), _joined(found)
     costs = settings.kl_weight * (logp - reference)
     if not len(owners):
@@ -128,10 +134,13 @@ def _kl_costs(
 
 def _by_critic(
     batches: list[MicroBatch], owners: np.ndarray, costs: np.ndarray, outcome: Outcome, settings: RLSettings,
-    critic: Critic, measured: dict[str, float | None],
+    values: np.ndarray, measured: dict[str, float | None],
 ) -> Credit:
-    """Return the credit by GAE over each trajectory's policy tokens, whitened over those of the batch."""
-    values, earned = _joined([critic.values(batch) for batch in batches]), -costs
+    """Return the credit by GAE over each trajectory's policy tokens, whitened over those of the batch.
+
+    values (N,): what the critic expects before each token.
+    """
+    earned = -costs
     raw = np.zeros(len(owners))
     for own in _tokens_by_trajectory(owners):
         earned[own[-1]] += outcome.rewards[owners[own[-1]]]

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from zerosearch.training.batching import MicroBatch
 from zerosearch.training.objective import hidden_states
 from zerosearch.training.packing import attending_alone
+from zerosearch.training.team import ALONE, Team
 
 FILE = "critic.pt"  # of a checkpoint
 
@@ -91,20 +92,27 @@ class Critic:
         there = ValueLesson(lesson.values.to(self.device), lesson.returns.to(self.device))
         return value_losses(self.model(batch.to(self.device)), there, self.clip).sum() / n_tokens
 
-    def learn(self, batches: Sequence[MicroBatch], lessons: Sequence[ValueLesson]) -> float:
-        """Take one step on the micro-batches of a batch; return its loss, the mean over all its tokens."""
-        n_tokens, total = sum(len(batch.targets) for batch in batches), 0.0
+    def learn(self, batches: Sequence[MicroBatch], lessons: Sequence[ValueLesson], team: Team = ALONE) -> float:
+        """Take one step on the micro-batches of a batch; return its loss, the mean over all its tokens.
+
+        team: whose processes share the passes; each has a whole critic.
+        """
+        n_tokens, made = sum(len(batch.targets) for batch in batches), []
         self.optimiser.zero_grad()
         packed = any(batch.segments for batch in batches)
         with attending_alone(self.model) if packed else nullcontext():  # type: ignore[arg-type]
-            for batch, lesson in zip(batches, lessons, strict=True):
-                loss = self.loss(batch, lesson, n_tokens)
-                loss.backward()
-                total += float(loss.detach())
+            for index in team.deal([batch.input_ids.numel() for batch in batches]):
+                keeps_step = index is None  # its gradient, of nothing, must be there to be summed
+                number = len(batches) - 1 if index is None else index
+                loss = self.loss(batches[number], lessons[number], n_tokens)
+                (0.0 * loss if keeps_step else loss).backward()
+                if not keeps_step:
+                    made.append((number, float(loss.detach())))
+        team.sum_gradients(self.model.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.optimiser.step()
         self.schedule.step()
-        return total
+        return sum(team.in_order(made))
 
     def save(self, folder: Path) -> None:
         """Write weights, optimiser and schedule into the folder of a checkpoint."""

@@ -22,6 +22,7 @@ from zerosearch.stage_parameters import LOSS_VARIABLE, Loss
 from zerosearch.training.batching import MicroBatch
 from zerosearch.training.correction import Correction, importance_weights
 from zerosearch.training.objective import LossTerms, hidden_states, loss_terms, policy_loss, token_logprobs
+from zerosearch.training.sharding import entered
 
 LOSSES = get_args(Loss)
 
@@ -105,8 +106,13 @@ def frozen_logp(model: PreTrainedModel, batch: MicroBatch, temperature: float, l
 
     temperature, loss: as ``micro_batch_loss``.
     """
+    with torch.no_grad():
+        return entered(model, lambda: _frozen(model, batch, temperature, loss))
+
+
+def _frozen(model: PreTrainedModel, batch: MicroBatch, temperature: float, loss: str) -> torch.Tensor:
     where = (batch.input_ids, batch.positions)
-    with torch.no_grad(), adapters.left_out(model), computing(batch.input_ids.device):
+    with adapters.left_out(model), computing(batch.input_ids.device):
         if loss != "fused":
             return token_logprobs(model, *where, batch.targets, temperature, segments=batch.segments)[0]
         states = hidden_states(model, *where, batch.segments)

@@ -8,6 +8,7 @@ Called by ``arm_training``; evaluation is another stage's work.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -27,7 +28,7 @@ from zerosearch.engines.base import Engine
 from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.quantised import layout_here
 from zerosearch.errors import ConfigError
-from zerosearch.ledger import PAID, step_unit
+from zerosearch.ledger import AMOUNTS, PAID, step_unit
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.base import Retriever, count_queries, served_model
 from zerosearch.retrievers.by_policy import SELF
@@ -36,7 +37,7 @@ from zerosearch.rollout_async import roll_out
 from zerosearch.schema import Question, Retrieval, ScoredTrajectory, Trajectory
 from zerosearch.scoring import reward as reward_named
 from zerosearch.scoring import score
-from zerosearch.training import checkpoints, losses, packing
+from zerosearch.training import checkpoints, losses, packing, sharding
 from zerosearch.training.asking import Asking
 from zerosearch.training.health import Watcher
 from zerosearch.training.laying import lay_out, reference_of, without_dropout
@@ -46,7 +47,9 @@ from zerosearch.training.policy_trainer import (
 )
 from zerosearch.training.sampler import apart, check_sampler, follow, rest, rest_simulator
 from zerosearch.training.step_metrics import StepSeconds, TimedRetriever, seconds_metrics
+from zerosearch.training.team import ALONE, Team
 
+ANSWERING = ("policy_rollout", "simulator", "retriever")  # what may answer searches; of several processes the first
 METRICS, TRAJECTORIES = "metrics.jsonl", "trajectories.parquet"
 CHECKPOINTS, PARTS = "checkpoints", "checkpoints/trajectory_parts"
 
@@ -76,6 +79,7 @@ def train_policy(
     engine: Engine | None = None,
     identity: Mapping[str, Any] | None = None,
     asking: Asking = Asking(),
+    team: Team = ALONE,
 ) -> pd.DataFrame:
     """Train policy_model in place and return its history, one row per step (see ``step_metrics``).
 
@@ -85,6 +89,8 @@ def train_policy(
     identity: whatever else names this run (model name, input hashes); a checkpoint is resumed from
     only when it and all settings are the same.  asking: the prompt, and whether the policy may search.
     With ``layout.overlap`` batches are one update old, see ``overlap``; ConfigError without a correction.
+    team: the processes that train together; each calls this with a model, an engine and a retriever of its own, and all
+    but the first with a folder that is thrown away.
     """
     checkpoints.require_base(policy_model)
     check_questions(questions, settings, curriculum, rollout_settings)
@@ -94,22 +100,26 @@ def train_policy(
         **run_fingerprint(questions, policy_model, retriever.name, settings, curriculum, rollout_settings, asking),
         "identity": dict(identity or {}),
     }
-    run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking)
+    run = PolicyRun(stage, settings, curriculum, rollout_settings, prompts, TimedRetriever(retriever), asking, team)
     run.engine, run.policy = training_engine(engine, policy_model, tokenizer), policy_model
     run.device = policy_model.device.type
     reference = reference_of(policy_model) if settings.kl_weight > 0 else None
     lay_out(policy_model, settings.seed)
     without_dropout(policy_model)
+    trained = run.learner(policy_model)
     with rolling_ahead(run, questions):
         run.trainer = trainer = PolicyTrainer(
-            policy_model, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
-            reference=reference, temperature=rollout_settings.temperature, fingerprint=fingerprint, ahead=run.ahead,
+            trained, tokenizer, questions, settings, stage.path(CHECKPOINTS), run.roll_out, run.on_step,
+            reference=trained if reference is policy_model else reference,
+            temperature=rollout_settings.temperature, fingerprint=fingerprint, ahead=run.ahead, team=team,
         )
-        found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
+        run.spread(reference)
+        found = team.first(checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint) if team.leads else None)
         run.start(found[1] if found else 0)
-        with checkpoints.under_training(policy_model):
+        with checkpoints.under_training(trained):
             trainer.train_from(found, settings.steps)
             run.watcher.check()
+    run.fetch()
     adapters.merge(policy_model)
     policy_model.eval()
     follow(run.engine, policy_model)
@@ -180,15 +190,16 @@ class PolicyRun:
     trainer: TrainerUnderway
     device: str
     policy: PreTrainedModel
+    trained: PreTrainedModel | None = None  # where what is trained is not the policy that writes, see ``learner``
     _rolled: Rolled
 
     def __init__(
         self, stage: Stage, settings: RLSettings, curriculum: Curriculum, rollout_settings: RolloutSettings,
-        prompts: Prompts, retriever: TimedRetriever, asking: Asking = Asking(),
+        prompts: Prompts, retriever: TimedRetriever, asking: Asking = Asking(), team: Team = ALONE,
     ):
         self.stage, self.settings, self.curriculum = stage, settings, curriculum
         self.rollout_settings, self.prompts, self.retriever = rollout_settings, prompts, retriever
-        self.asking = asking
+        self.asking, self.team = asking, team
         self.history: list[dict[str, Any]] = []
         self.watcher = Watcher(stage, settings.watch, settings.steps, asdict(settings) | asdict(rollout_settings))
         self.ahead: Ahead | None = None
@@ -207,18 +218,51 @@ class PolicyRun:
         self.watcher.start(self.history)
         self.stage.progress(done, self.settings.steps, "going on" if done else "first rollouts")
 
+    def learner(self, policy: PreTrainedModel) -> PreTrainedModel:
+        """Return the model that is trained: the policy, or where it is to be spread over the team a copy for that.
+
+        Rollouts differ in their number of passes and cannot share a model that is spread: the policy stays whole, and
+        has the trained weights of every step (``fetch``).
+        """
+        if self.team.size > 1 and layouts.in_force().sharding == "fsdp":
+            self.trained = copy.deepcopy(policy)
+        return self.trained or policy
+
+    def spread(self, reference: PreTrainedModel | None) -> None:
+        """Spread the copy that is trained over the team, where there is one, and the reference with it."""
+        for model in (self.trained, reference) if self.trained is not None else ():
+            if model is not None and model is not self.policy:
+                sharding.spread(model, self.team.size)
+
+    def fetch(self) -> None:
+        """Give the policy the present weights of the model that is trained."""
+        if self.trained is not None:
+            sharding.copy_trained(self.trained, self.policy)
+
     def roll_out(self, slots: list[Slot]) -> ScoredBatch:
-        """Return one scored trajectory per slot, all of one step, at that step's noise."""
+        """Return one scored trajectory per slot, all of one step, at that step's noise.
+
+        Every process of the team makes those of some questions: a group stays together.
+        """
         self._started = time.perf_counter()
-        rolled = self._now(slots) if self.ahead is None else self.ahead.take(slots[0].step)
+        rolled = self._now(self._own(slots)) if self.ahead is None else self.ahead.take(slots[0].step)
         self._rolled, self._waited = rolled, time.perf_counter() - self._started
-        return ScoredBatch(score_trajectories(rolled.trajectories, self.settings.reward), rolled.noise)
+        scored = self.team.gather(score_trajectories(rolled.trajectories, self.settings.reward))
+        return ScoredBatch([one for part in scored for one in part], rolled.noise)
+
+    def _own(self, slots: list[Slot]) -> list[Slot]:
+        """Return the slots of this process: whole groups, in their order."""
+        if self.team.size == 1:
+            return slots
+        part, group = self.team.part(len(slots) // self.settings.group_size), self.settings.group_size
+        return slots[part.start * group : part.stop * group]
 
     def _now(self, slots: list[Slot]) -> Rolled:
         started = time.perf_counter()
+        self.fetch()
         follow(self.engine, self.policy)
         rolled = self.make(slots)
-        rest(self.engine)
+        rest(self.engine, spread=self.trained is not None)
         rest_simulator(self.retriever, self.policy)
         return replace(rolled, seconds=time.perf_counter() - started)
 
@@ -244,7 +288,7 @@ class PolicyRun:
             rollout=rolled.seconds - rolled.searching, simulator=rolled.searching,
             training=self.trainer.training_seconds, total=time.perf_counter() - self._started,
         )
-        row = {**report.metrics, **seconds_metrics(seconds)}
+        row = {**report.metrics, **self.team.first(seconds_metrics(seconds))}
         files.append_text(self.stage.path(METRICS), json.dumps(row) + "\n")
         self.history.append(row)
         self._meter(report.step, seconds)
@@ -267,25 +311,31 @@ class PolicyRun:
 
     def _meter(self, step: int, seconds: StepSeconds) -> None:
         """Enter what a step used; of its rollouts' seconds those that were waited for: the others are an update's."""
-        event, units, rolled = partial(self.stage.ledger.event, unit=step_unit(step)), self._units(), self._rolled
-        tokens = {"prompt": rolled.prompt, "generated": rolled.generated}
+        event, units = partial(self.stage.ledger.event, unit=step_unit(step)), self._units() * self.team.size
+        rolled = self._rolled
+        tokens = self._summed({"prompt": rolled.prompt, "generated": rolled.generated})
         event("tokens", role="policy", model=self.engine.name, **tokens)
-        for fields in rolled.asked:
+        for fields in summed_events(self.team.gather(rolled.asked)):
             event(**fields)
         waited = 1.0 if self.ahead is None else min(1.0, self._waited / rolled.seconds)
-        spent = (("policy_rollout", waited * seconds.rollout), (rolled.answering, waited * seconds.simulator),
-                 ("policy_training", seconds.training))
-        for role, wall in spent:
-            event("busy", role=role, device=self.device, seconds=round(wall, 4), units=units)
+        answering = min(self.team.gather(rolled.answering), key=ANSWERING.index)
+        spent = ({"policy_rollout": waited * seconds.rollout}, {answering: waited * seconds.simulator},
+                 {"policy_training": seconds.training})
+        for one in spent:
+            for role, wall in self._summed(one).items():  # of all processes: their mean, times the units of all
+                event("busy", role=role, device=self.device, seconds=round(wall / self.team.size, 4), units=units)
+
+    def _summed(self, amounts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return amounts added up over the processes of the team."""
+        found = self.team.gather(amounts)
+        return {name: sum(one[name] for one in found) for name in amounts}
 
     def _units(self) -> int:
         return 1 if self.device == "cuda" else torch.get_num_threads()
 
     def table(self) -> pd.DataFrame:
-        """Return the history, one row per step; what was not measured is NaN."""
-        table = pd.DataFrame(self.history)
-        empty = table.columns[table.isna().all()]
-        return table.astype(dict.fromkeys(empty, float))
+        """Return the history, see ``history_table``."""
+        return history_table(self.history)
 
     def join_trajectories(self) -> None:
         """Write the sampled trajectories of all steps as one table."""
@@ -294,6 +344,13 @@ class PolicyRun:
         if parts:
             tables = [pd.read_parquet(part) for part in parts]
             self.stage.write_table(pd.concat(tables, ignore_index=True), TRAJECTORIES)
+
+
+def history_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows of ``metrics.jsonl``, one row per step; what was not measured is NaN."""
+    table = pd.DataFrame(rows)
+    empty = table.columns[table.isna().all()]
+    return table.astype(dict.fromkeys(empty, float))
 
 
 def _report_table(report: StepReport, count: int) -> pd.DataFrame:
@@ -329,6 +386,18 @@ def retrieval_events(retrievals: Sequence[Retrieval], served: str = "") -> list[
             paid = {"unit": PAID} if served else {}
             events.append({"kind": "tokens", "role": "simulator", "model": served or source, **tokens, **paid})
     return events
+
+
+def summed_events(parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the events of several processes as one would have entered them: alike ones added up, in their order."""
+    if len(parts) == 1:
+        return [dict(event) for event in parts[0]]
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for event in (event for part in parts for event in part):
+        key = tuple((name, value) for name, value in event.items() if name not in AMOUNTS)
+        known = found.setdefault(key, {**event, **{name: 0 for name in event if name in AMOUNTS}})
+        known |= {name: known[name] + value for name, value in event.items() if name in AMOUNTS}
+    return list(found.values())
 
 
 def check_questions(

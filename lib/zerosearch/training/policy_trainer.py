@@ -32,8 +32,8 @@ from zerosearch import layouts, seeds
 from zerosearch.arithmetic import computing
 from zerosearch.errors import ConfigError
 from zerosearch.schema import Question, ScoredTrajectory
-from zerosearch.training import algorithms
-from zerosearch.training.batching import MicroBatch, Normalisation
+from zerosearch.training import algorithms, sharding
+from zerosearch.training.batching import MicroBatch, Normalisation, weightless
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.correction import Correction
 from zerosearch.training.credit import Credit, Judges, Outcome, assign_credit
@@ -44,6 +44,7 @@ from zerosearch.training.losses import chosen_loss, micro_batch_loss
 from zerosearch.training.objective import LossTerms
 from zerosearch.training.packing import attending_alone, chosen_packing, packs
 from zerosearch.training.step_metrics import OF_SOME_ALGORITHMS, rollout_metrics, update_metrics
+from zerosearch.training.team import ALONE, Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,8 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
     roll_out: (slots) -> ScoredBatch, one trajectory per slot, same order.  on_step: called with a
     StepReport after every update.  reference: the base of the KL, see ``laying``; None without.
     fingerprint: names the run in its checkpoints.  ahead: rollouts under way that checkpoints keep; None without.
+    team: the processes that train together; transformers is not told of them, every process runs its loop as if alone
+    (see ``team``).
     """
 
     def __init__(
@@ -227,8 +230,9 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         temperature: float = 1.0,
         fingerprint: Mapping[str, Any] | None = None,
         ahead: Beside | None = None,
+        team: Team = ALONE,
     ):
-        settings = settings.resolved()
+        settings, self.team = settings.resolved(), team
         self.questions, self.settings, self.reference = tuple(questions), settings, reference
         self.roll_out, self.on_step, self.fingerprint = roll_out, on_step, dict(fingerprint or {})
         self.sampling_temperature, self.packed = temperature, packs(model, settings.packing)
@@ -237,7 +241,8 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self._credit = Credit([], np.zeros(0))
         self._measured: dict[str, float | None] = {}
         self._terms: list[LossTerms] = []
-        self._entropy_sum = self._judging_seconds = 0.0
+        self._entropies: list[float] = []
+        self._judging_seconds = 0.0
         super().__init__(
             model=model, args=trainer_arguments(settings, folder), processing_class=tokenizer,
             reward_funcs=_scored_in_rollout, train_dataset=self._rows(),
@@ -245,8 +250,8 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         self.remove_callback(PrinterCallback)
         if self.accelerator.num_processes > 1:
             raise ConfigError(
-                f"policy RL: expected one process, found {self.accelerator.num_processes}; start it with python, "
-                "not with accelerate launch or torchrun"
+                f"policy RL: expected a process of its own, found one of {self.accelerator.num_processes} of accelerate's; "
+                "start the notebook with python, and ask for processes with --set layout.policy_gpus=N"
             )
 
     def _rows(self) -> Dataset:
@@ -272,7 +277,9 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         started = time.perf_counter()
         rewards = np.array([s.reward for s in batch.scored])
         outcome = Outcome([s.trajectory for s in batch.scored], rewards, np.arange(len(slots)) // group)
-        judges = Judges(self.reference, self.critic, self.sampling_temperature, self.accelerator.device)
+        judges = Judges(
+            self.reference, self.critic, self.sampling_temperature, self.accelerator.device, self.team
+        )
         credit = assign_credit(
             outcome, self.settings, judges, self.processing_class.pad_token_id, packed=self.packed
         )
@@ -292,8 +299,8 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         """Roll out, then accumulate the gradient of the whole batch; return its loss."""
         model.train()
         micro_batches = self._prepare_inputs(inputs)
-        self._terms, self._entropy_sum = [], 0.0
-        loss = accumulate(self, model, micro_batches)
+        self._terms, self._entropies = [], []
+        loss = accumulate(self, model, micro_batches, self.team)
         self.training_seconds += self._judging_seconds + self._teach_critic()
         return loss
 
@@ -302,7 +309,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         started, credit = time.perf_counter(), self._credit
         self._measured = dict(credit.measured)
         if self.critic is not None and credit.lessons:
-            self._measured["value_loss"] = self.critic.learn(credit.micro_batches, credit.lessons)
+            self._measured["value_loss"] = self.critic.learn(credit.micro_batches, credit.lessons, self.team)
         return time.perf_counter() - started
 
     def compute_loss(
@@ -312,13 +319,23 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         """Return the loss of one micro-batch, weighted so that all of them sum to the batch's loss."""
         reference = self.reference if self.settings.kl_place == "loss" else None
         with computing(inputs.input_ids.device):
-            loss, terms, entropy = micro_batch_loss(
+            loss, terms, entropy = sharding.entered(model, lambda: micro_batch_loss(
                 model, reference, inputs, clip=self.settings.clip, kl_weight=self.settings.kl_weight,
                 temperature=self.sampling_temperature, loss=self.settings.loss, correction=self.settings.correction,
-            )
+            ))
         self._terms.append(terms)
-        self._entropy_sum += entropy
+        self._entropies.append(entropy)
         return loss
+
+    def join_measures(self, own: Sequence[int | None]) -> None:
+        """Put what all processes measured in the order of the micro-batches.  own: those of this process's passes."""
+        made = zip(own, zip(self._terms, self._entropies, strict=True), strict=True)
+        found = self.team.in_order([(index, measured) for index, measured in made if index is not None])
+        self._terms, self._entropies = [terms for terms, _ in found], [entropy for _, entropy in found]
+
+    def _clip_grad_norm(self, model: PreTrainedModel) -> torch.Tensor:
+        """Clip the gradient and return its norm before; of a model that is spread, that of all parts together."""
+        return sharding.whole(super()._clip_grad_norm(model))
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Return the schedule: a short linear rise that starts above zero, then constant."""
@@ -346,7 +363,7 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         report, self._report = self._report, None
         measured = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate")}
         with_kl = self.reference is not None and self.settings.kl_place == "loss"
-        measured |= update_metrics(self._terms, self._entropy_sum, with_kl)
+        measured |= update_metrics(self._terms, sum(self._entropies), with_kl)
         measured |= {**dict.fromkeys(OF_SOME_ALGORITHMS), **self._measured}
         row = {"step": report.step, **report.metrics, **measured}
         self.on_step(StepReport(report.step, row, report.scored, report.advantages))
@@ -362,22 +379,40 @@ def open_critic(policy: PreTrainedModel, settings: RLSettings) -> Critic | None:
     )
 
 
-def accumulate(trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
+def accumulate(
+    trainer: Any, model: PreTrainedModel, micro_batches: Sequence[MicroBatch], team: Team = ALONE
+) -> torch.Tensor:
     """Add up the gradient of a batch, micro-batch by micro-batch; return its loss, detached.
 
     trainer: a transformers Trainer whose ``compute_loss`` weights micro-batches so that they sum to the batch;
-    ``training_seconds`` is set on it.
+    ``training_seconds`` is set on it.  team: whose processes share the passes; each of them ends with the whole
+    gradient, or with its part of it where the model is spread.
     """
     started, device = time.perf_counter(), trainer.accelerator.device
-    total = torch.zeros((), device=device)
+    own, losses = team.deal([batch.input_ids.numel() for batch in micro_batches]), []
     packed = any(micro_batch.segments for micro_batch in micro_batches)
     with attending_alone(model) if packed else nullcontext():
-        for micro_batch in micro_batches:
+        for index in own:
+            micro_batch = weightless(micro_batches[-1]) if index is None else micro_batches[index]
             loss = trainer.compute_loss(model, micro_batch.to(device))
             trainer.accelerator.backward(loss)
-            total += loss.detach()
+            losses.append(loss.detach())
+    total = torch.zeros((), device=device)
+    for loss in losses if team.size == 1 else _joined_losses(trainer, model, own, losses, team):
+        total += loss
     trainer.training_seconds = time.perf_counter() - started
     return total
+
+
+def _joined_losses(
+    trainer: Any, model: PreTrainedModel, own: Sequence[int | None], losses: Sequence[torch.Tensor], team: Team
+) -> list[torch.Tensor]:
+    """Sum the gradients over the processes, put together what they measured; return the loss of every micro-batch."""
+    if not sharding.is_spread(model):
+        team.sum_gradients(model.parameters())
+    trainer.join_measures(own)
+    values = [(index, float(loss)) for index, loss in zip(own, losses, strict=True) if index is not None]
+    return [torch.tensor(value, device=trainer.accelerator.device) for value in team.in_order(values)]
 
 
 def _scored_in_rollout(**_: Any) -> list[float]:

@@ -87,7 +87,10 @@ def rest_simulator(retriever: Retriever, policy: PreTrainedModel) -> None:
         engine.sleep()
 
 
-def rest(engine: Engine) -> None:
-    """Let an engine that can sleep give its GPU memory to the update; ``follow`` wakes it."""
-    if getattr(engine, "holds_a_copy", False):
+def rest(engine: Engine, *, spread: bool = False) -> None:
+    """Let an engine that can sleep give its GPU memory to the update; ``follow`` or the next message wakes it.
+
+    spread: whether what is trained is another model than the engine's, spread over processes.
+    """
+    if getattr(engine, "holds_a_copy", False) or (spread and isinstance(engine, TransformersEngine)):
         engine.sleep()
