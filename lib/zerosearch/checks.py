@@ -275,6 +275,8 @@ def text_engine_problems(
         f"{stage}.{name} {value}" for stage in stages for name, value in settings.stage(stage).items()
         if (name in ("engine", "rollout_engine") and value == "vllm") or (name == "simulator_replicas" and value)
     ]
+    if settings.layout.simulator_gpus and "03" in stages and serves_simulator(settings):
+        asking.append(f"layout.simulator_gpus {settings.layout.simulator_gpus}")
     problem = vllm_problem() if asking else None
     problems = [f"{', '.join(asking)}: {problem}"] if problem else []
     if "03.rollout_engine vllm" in asking and not (gpu_count() if gpus is None else gpus):
@@ -283,6 +285,13 @@ def text_engine_problems(
             "update, found none; train with --set 03.rollout_engine=transformers"
         )
     return problems
+
+
+def serves_simulator(settings: Settings) -> bool:
+    """Say whether an arm of the run searches a simulator that is not on a server already."""
+    from zerosearch.training.arms import ARMS
+
+    return not settings.stage("03")["simulator_url"] and any(ARMS[arm].simulated for arm in settings.arms)
 
 
 def simulator_weights_problems(settings: Settings, stages: Iterable[str], on_nodes: bool = False) -> list[str]:
@@ -297,7 +306,7 @@ def simulator_weights_problems(settings: Settings, stages: Iterable[str], on_nod
     values = settings.stage("03")
     if on_nodes and not values["simulator_url"]:
         return []
-    place = Place(card_capability(), settings.layout.precision == "bf16", bool(values["simulator_replicas"]))
+    place = Place(card_capability(), settings.layout.precision == "bf16", bool(values["simulator_replicas"] or settings.layout.simulator_gpus))
     problem = simulator_weights.problem(settings.layout, place, bool(values["simulator_url"]))
     return [problem] if problem else []
 

@@ -22,7 +22,7 @@ SimulatorWeights = Literal["as-is", "int8", "w4a16", "fp8", "auto"]
 LAYOUT_VARIABLE = "ZEROSEARCH_LAYOUT"  # tells a notebook what of its profile's layout is not the default, as JSON
 READ = frozenset({  # names of Layout that the trainers read; another value of the others is refused
     "precision", "lora_rank", "gradient_checkpointing", "micro_batch_tokens", "sft_rows", "policy_gpus", "sharding", "sleep",
-    "overlap", "simulator_weights",
+    "overlap", "simulator_weights", "simulator_gpus",
 })
 DRY = ("zero1", "zero2", "zero3")  # shardings that a dry start tries and no trainer reads, see ``dry_start``
 _TRAINED = ("precision", "lora_rank")
@@ -62,6 +62,11 @@ class Layout:
     sleep: bool = False
     overlap: bool = False
     simulator_weights: SimulatorWeights = "as-is"
+
+    @property
+    def simulator_cards(self) -> tuple[int, ...]:
+        """The numbers of the simulator's own GPUs: those after the policy's; empty where it has none."""
+        return tuple(range(self.policy_gpus, self.policy_gpus + self.simulator_gpus))
 
 
 def unread(layout: Layout) -> list[str]:

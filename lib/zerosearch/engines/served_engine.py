@@ -42,7 +42,7 @@ class ServedEngine:
         deadline_seconds: float = 120.0,
     ):
         self.urls, self.model, self.tokenizer, self.name = [u.rstrip("/") for u in urls], model, tokenizer, name
-        self.counts = EngineCounts()
+        self.counts, self.end_ids = EngineCounts(), tuple(end_ids)
         self._rule, self._connections, self._lock = StopRule(tokenizer, stop_strings, end_ids), connections, threading.Lock()
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = httpx.Client(timeout=deadline_seconds, limits=limits, trust_env=False)  # no proxy: they are here

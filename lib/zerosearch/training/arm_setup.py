@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Callable, Sequence
 from weakref import WeakKeyDictionary
 
+from zerosearch import layouts
 from zerosearch.chat import Chat, Protocol, model_service
 from zerosearch.curriculum import Curriculum, constant
 from zerosearch.engines.base import Engine
@@ -14,7 +15,6 @@ from zerosearch.engines.opening import open_text_engine
 from zerosearch.engines.quantised import asked_here, quantise
 from zerosearch.engines.served_engine import ServedEngine
 from zerosearch.engines.serving import serve_until_exit
-from zerosearch.engines.stopping import end_ids
 from zerosearch.errors import ConfigError
 from zerosearch.labels import Pair
 from zerosearch.microworld import models
@@ -82,6 +82,7 @@ class Needs:
     replicas: int
     log: Path | None
     servers: tuple[str, ...] = ()  # addresses of replicas that run already
+    ends: tuple[int, ...] = ()  # tokens that end a text of theirs
 
 
 def open_retriever(
@@ -100,13 +101,13 @@ def open_retriever(
     trained, and its sampling temperature, for an arm whose policy searches itself.  served: in place of
     simulator, one on a server; its examples are measured with the policy's tokenizer.
     share_passages_in_group: whether a tuned or untuned simulator is sent identical searches of a group once.
-    replicas: vLLM servers that are started for the simulator and end with this process, 0 for a model in it; log:
-    file for what they say.
+    replicas: vLLM servers that are started for the simulator and end with this process, 0 for a model in it (or for one
+    server where the layout gives the simulator cards of its own); log: file for what they say.
     seed: of the run, keys the draws of whoever writes.  max_new_tokens: budget for all passages together.
     """
     needs = Needs(
         k, seed, passages, simulator, max_new_tokens, pairs, policy, temperature, served, share_passages_in_group,
-        replicas, log,
+        replicas or int(layouts.in_force().simulator_gpus > 0), log,
     )
     retriever = OPENERS[arm.retriever](arm, needs)
     _opened[retriever] = Opening(arm, needs)
@@ -132,8 +133,10 @@ def opened_with(retriever: Retriever) -> Opening | None:
     found, writer = _opened.get(retriever), writing_engine(retriever)
     if found is None:
         return None
-    servers = tuple(writer.urls) if found.needs.replicas and isinstance(writer, ServedEngine) else ()
-    return Opening(found.arm, replace(found.needs, policy=None, servers=servers))
+    alone = replace(found.needs, policy=None)
+    if found.needs.replicas and isinstance(writer, ServedEngine):
+        alone = replace(alone, servers=tuple(writer.urls), ends=writer.end_ids)
+    return Opening(found.arm, alone)
 
 
 def open_again(opening: Opening, policy: tuple[Engine, Prompts]) -> Retriever:
@@ -185,15 +188,18 @@ def _simulator_writer(arm: Arm, needs: Needs) -> tuple[Engine | Writer, Prompts]
         return ServedWriter(*needs.served.chats()), Prompts.load(template, needs.policy[1].tokenizer)
     if needs.simulator is None:
         raise ValueError(f"arm {arm.name!r}: expected the folder or name of its simulator, found none")
+    if needs.servers:  # another process has the model
+        tokenizer = models.load_tokenizer(str(needs.simulator))
+        prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
+        return ServedEngine(needs.servers, arm.retriever, tokenizer, needs.ends, arm.retriever, ()), prompts
     weights = asked_here(served=needs.replicas > 0)
     model, tokenizer = models.load(str(needs.simulator))
     prompts = Prompts.load(models.prompt_template(tokenizer), tokenizer)
-    if needs.servers:
-        ends = sorted(end_ids(model.config, getattr(model, "generation_config", None), tokenizer))
-        return ServedEngine(needs.servers, arm.retriever, tokenizer, ends, arm.retriever, ()), prompts
     if needs.replicas:
-        log = needs.log or Path("server.log")
-        return serve_until_exit(model, tokenizer, log, arm.retriever, replicas=needs.replicas, weights=weights), prompts
+        log, own = needs.log or Path("server.log"), layouts.in_force().simulator_cards
+        return serve_until_exit(
+            model, tokenizer, log, arm.retriever, replicas=needs.replicas, weights=weights, cards=own
+        ), prompts
     engine = open_text_engine("transformers", model, tokenizer, arm.retriever, stop_strings=())
     quantise(model, weights)  # after the engine was compared with the model: rounding depends on what is in a batch
     return engine, prompts
