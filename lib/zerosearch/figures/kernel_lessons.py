@@ -127,7 +127,7 @@ def _step_panel(axes: Axes, own: pd.DataFrame) -> None:
     axes.invert_yaxis()
     first = own.iloc[0]
     axes.set_title(
-        f"{first['model']}: {int(first['tokens']):,} tokens, {100 * first['policy_share']:.0f} % of completions the policy's, "
-        f"rows of equal length would be {100 * first['padding_share']:.0f} % padding"
+        f"{first['model']}: {int(first['tokens']):,} tokens, {100 * first['policy_share']:.0f} % the policy's; unsorted "
+        f"{100 * first['padding_share']:.0f} % padding", fontsize=10, x=0.0, ha="left",
     )
     quiet(axes)
