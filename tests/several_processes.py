@@ -1,7 +1,8 @@
-"""What each of two processes does in ``test_together``: the gradient of recorded trajectories, then a training's job."""
+"""What each of two processes does in ``test_together``: the gradient of recorded trajectories, then a job of each training."""
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from zerosearch.training import launching, sharding, worker
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot
 from zerosearch.training.team import ALONE, Team
 
-GRADIENTS = "gradients.pt"
+GRADIENTS, FIRST = "gradients.pt", "FIRST_JOB"
 SETTINGS = RLSettings(
     steps=1, questions_per_step=3, group_size=4, kl_weight=0.3, micro_batch_tokens=90, loss="plain", packing="padded"
 )
@@ -51,13 +52,13 @@ def gradient(kind: str, folder: Path, team: Team = ALONE) -> dict[str, torch.Ten
 
 
 def main() -> None:
-    """Leave the gradients of both ways; then do the job as any process of a training."""
+    """Leave the gradients of both ways; then do two jobs as any process of a training, that of FIRST before."""
     folder = Path(sys.argv[1])
     team = worker.join(folder / launching.STOP)
     made = {kind: gradient(kind, folder, team) for kind in ("none", "fsdp")}
     if team.leads:
         torch.save(made, folder.parent / GRADIENTS)
-    code = worker.work(folder, team)
+    code = worker.work(Path(os.environ[FIRST]), team) or worker.work(folder, team)
     torch.distributed.destroy_process_group()
     sys.exit(code)
 
