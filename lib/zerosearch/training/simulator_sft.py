@@ -102,7 +102,8 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
         settings: SFTSettings, folder: Path, on_step: Any, fingerprint: Mapping[str, Any] | None = None,
         team: Team = ALONE,
     ):
-        self.team, self.on_step, self.fingerprint, self.loss = team, on_step, dict(fingerprint or {}), chosen_loss(settings.loss)
+        self.team, self.on_step, self.fingerprint = team, on_step, dict(fingerprint or {})
+        self.loss = chosen_loss(settings.loss)
         rows = Dataset.from_list([asdict(lesson) for lesson in lessons])
         super().__init__(
             model=model, args=sft_arguments(settings, folder), processing_class=tokenizer, train_dataset=rows,
