@@ -32,13 +32,13 @@ from zerosearch.microworld import models
 from zerosearch.passages import write_corpus
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.corpus import open_passages
-from zerosearch.training import checkpoints, dry_steps, launching
+from zerosearch.training import checkpoints, dry_steps, launching, sharding
 from zerosearch.training.arm_setup import open_again, open_retriever, opened_with
 from zerosearch.training.arm_training import train_arm
 from zerosearch.training.arms import get_arm
 from zerosearch.training.launching import Machines, command, config, machines_of
 from zerosearch.training.policy_together import how_to_open
-from zerosearch.training.simulator_sft import SimulatorTrainer
+from zerosearch.training.simulator_sft import SimulatorTrainer, rows_of_a_pass
 from zerosearch.training.team import Team
 from zerosearch.training.together import FOLDER
 
@@ -130,6 +130,14 @@ def test_two_processes_have_the_gradient_of_one(two: Any, tmp_path: Path, kind: 
         assert made[name] == pytest.approx(truth[name], rel=1e-5)
 
 
+def test_two_processes_have_the_gradient_of_one_tuning(two: Any, tmp_path: Path) -> None:
+    loss, gradient = torch.load(two[2].path("checkpoints") / several_processes.GRADIENTS)["tuning"]
+    with layouts.using(Layout(sft_rows=3)):
+        right, truth = several_processes.tuning_gradient(tmp_path)
+    assert loss == pytest.approx(right, rel=1e-5) and float(truth.norm()) > 0.01
+    assert float((gradient - truth).norm() / truth.norm()) < 1e-5
+
+
 def test_a_training_in_two_processes_has_the_numbers_of_one(one: Any, two: Any) -> None:
     assert one[0]["reward_std"].min() > 0  # there is something to learn
     same(two[0], one[0])
@@ -186,6 +194,23 @@ def test_passes_are_dealt_out_evenly() -> None:
     dealt = [Team(rank, 2).deal([3, 9, 8, 1, 5]) for rank in (0, 1)]
     assert dealt == [[1, 0, 3], [2, 4, None]]  # 9, 3 and 1 cells; 8 and 5
     assert [Team(rank, 3).part(7) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 7)]
+
+
+def test_texts_are_cut_into_a_pass_for_every_process() -> None:
+    assert [rows_of_a_pass(32, processes) for processes in (1, 2, 3)] == [32, 16, 11]
+    with layouts.using(Layout(sft_rows=12)):
+        assert [rows_of_a_pass(32, processes) for processes in (1, 2, 3)] == [12, 12, 11]
+
+
+def test_only_the_process_that_writes_keeps_whole_weights() -> None:
+    named = [("a", torch.ones(2, requires_grad=True))]
+    assert sharding.whole_weights(named, kept=False) == {}
+    assert sharding.whole_weights(named, kept=True)["a"].tolist() == [1.0, 1.0]
+    optimiser = torch.optim.AdamW([named[0][1]])
+    named[0][1].sum().backward()
+    optimiser.step()
+    assert set(sharding.whole_state(optimiser, kept=False)["state"][0].values()) == {None}
+    assert sharding.whole_state(optimiser, kept=True)["state"][0]["exp_avg"].tolist() == pytest.approx([0.1, 0.1])
 
 
 def child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -260,9 +285,13 @@ def test_the_command_of_every_machine(tmp_path: Path) -> None:
             machines_of(wrong)
 
 
-def test_what_cannot_be_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_started_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="at most 3, the questions of a step"):
         launching.check(4, 3)
+    many = layouts.using(Layout(policy_gpus=2, simulator_gpus=3))
+    with many, pytest.raises(ConfigError, match="at most 4, the texts of a step") as found:
+        tune(tmp_path, SFT)
+    assert "policy_gpus + simulator_gpus" in str(found.value) and "02.batch_size" in str(found.value)
     retriever = ScriptedRetriever()
     retriever.asked = (one for one in ())  # type: ignore[assignment]  # no generator can be pickled
     with pytest.raises(ConfigError, match="or one that can be pickled, found ScriptedRetriever"):
