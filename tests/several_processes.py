@@ -1,22 +1,29 @@
-"""What each of two processes does in ``test_together``: the gradient of recorded trajectories, then a training's job."""
+"""What each of two processes does in ``test_together``: the gradient of recorded trajectories, then a job of each training."""
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from test_policy_rl import TOKENIZER, micro_model
+from test_simulator_sft import POOL, PROMPTS
+from test_simulator_sft import SETTINGS as SFT
+from test_simulator_sft import TOKENIZER as READER
+from test_simulator_sft import micro_model as simulator
 from training_toys import random_trajectories, toy_question
 
 from zerosearch.schema import ScoredTrajectory
 from zerosearch.training import launching, sharding, worker
 from zerosearch.training.policy_trainer import PolicyTrainer, RLSettings, ScoredBatch, Slot
+from zerosearch.training.simulator_data import collate
+from zerosearch.training.simulator_sft import SimulatorTrainer, make_lessons
 from zerosearch.training.team import ALONE, Team
 
-GRADIENTS = "gradients.pt"
+GRADIENTS, FIRST = "gradients.pt", "FIRST_JOB"
 SETTINGS = RLSettings(
     steps=1, questions_per_step=3, group_size=4, kl_weight=0.3, micro_batch_tokens=90, loss="plain", packing="padded"
 )
@@ -50,14 +57,23 @@ def gradient(kind: str, folder: Path, team: Team = ALONE) -> dict[str, torch.Ten
     }
 
 
+def tuning_gradient(folder: Path, team: Team = ALONE) -> tuple[float, torch.Tensor]:
+    """Return (loss, gradient (P,)) of five lessons for a simulator that every process has whole."""
+    lessons, model = make_lessons(POOL, PROMPTS, SFT), simulator()
+    trainer = SimulatorTrainer(model, READER, lessons, SFT, folder / "tuning", print, team=team)
+    loss = trainer.training_step(model, collate([asdict(lesson) for lesson in lessons[:5]], READER))
+    return float(loss), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
 def main() -> None:
-    """Leave the gradients of both ways; then do the job as any process of a training."""
+    """Leave the gradients of all ways; then do two jobs as any process of a training, that of FIRST before."""
     folder = Path(sys.argv[1])
     team = worker.join(folder / launching.STOP)
-    made = {kind: gradient(kind, folder, team) for kind in ("none", "fsdp")}
+    made: dict[str, object] = {kind: gradient(kind, folder, team) for kind in ("none", "fsdp")}
+    made["tuning"] = tuning_gradient(folder, team)
     if team.leads:
         torch.save(made, folder.parent / GRADIENTS)
-    code = worker.work(folder, team)
+    code = worker.work(Path(os.environ[FIRST]), team) or worker.work(folder, team)
     torch.distributed.destroy_process_group()
     sys.exit(code)
 

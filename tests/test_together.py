@@ -1,4 +1,4 @@
-"""Two processes train what one trains: gradients, a whole training through its door, and how it ends when one dies."""
+"""Two processes train what one trains: gradients, both trainings through their doors, and how it ends when one dies."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ import several_processes
 import torch
 from test_arm_training import CORPUS
 from test_policy_rl import ROLLOUT, SETTINGS, weights
+from test_simulator_sft import SETTINGS as SFT
+from test_simulator_sft import micro_model, tune
 from training_toys import FakeStage, ScriptedRetriever, read_rows, toy_question
 from transformers import TrainerControl
 
-from zerosearch import dry_start, layouts
+from zerosearch import dry_start, files, layouts
 from zerosearch.curriculum import constant
 from zerosearch.engines.transformers_engine import TransformersEngine
 from zerosearch.errors import ConfigError, WorkbookError
@@ -30,19 +32,22 @@ from zerosearch.microworld import models
 from zerosearch.passages import write_corpus
 from zerosearch.prompts import Prompts
 from zerosearch.retrievers.corpus import open_passages
-from zerosearch.training import checkpoints, dry_steps, launching
+from zerosearch.training import checkpoints, dry_steps, launching, sharding
 from zerosearch.training.arm_setup import open_again, open_retriever, opened_with
 from zerosearch.training.arm_training import train_arm
 from zerosearch.training.arms import get_arm
 from zerosearch.training.launching import Machines, command, config, machines_of
+from zerosearch.training.policy_together import how_to_open
+from zerosearch.training.simulator_sft import SimulatorTrainer, rows_of_a_pass
 from zerosearch.training.team import Team
-from zerosearch.training.together import FOLDER, how_to_open
+from zerosearch.training.together import FOLDER
 
 NAMES = ("Aldo Vance", "Gerda Elster", "Nora Garrow", "Hedda Garrow")  # the untrained policy's favourites earn something
 QUESTIONS = [replace(toy_question(i), golden_answers=NAMES) for i in range(4)]
 TRAINED = replace(
     SETTINGS, steps=2, questions_per_step=3, group_size=4, learning_rate=1e-3, micro_batch_tokens=300, save_every=1
 )
+TUNED = replace(SFT, steps=3, batch_size=5, save_every=1, loss="fused")
 LIMITS = replace(ROLLOUT, max_turn_tokens=24, max_total_tokens=300)
 FREE = ("seconds_", "logprob_gap")  # clocks, and what is rounding itself
 
@@ -66,12 +71,47 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, torch.n
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, torch.nn.Module, FakeStage]:
-    """The same training by two processes, with the model spread over them; started once for all tests."""
-    with pytest.MonkeyPatch.context() as patch, layouts.using(Layout(policy_gpus=2, sharding="fsdp")):
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """Return the same training by two processes, with the model spread over them, and the tuning of a simulator.
+
+    Processes are started once for all tests: where the tuning would start its own, the training starts them for both.
+    """
+    trained: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch, layouts.using(Layout(policy_gpus=2, sharding="fsdp", sft_rows=2)):
         patch.setattr(launching, "WORKER", several_processes.__name__)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-        return train(tmp_path_factory.mktemp("two"))
+        start = launching.run
+
+        def run(folder: Path, processes: int, arguments: Any, show: launching.Show, threads: int) -> dict[str, Any]:
+            patch.setattr(launching, "run", start)
+            patch.setenv(several_processes.FIRST, str(folder))
+            trained.append(train(tmp_path_factory.mktemp("two")))
+            launching._show_new(folder / launching.PROGRESS, 0, show)
+            return files.read_object(folder / launching.DONE, {"kind": str}, "")
+
+        patch.setattr(launching, "run", run)
+        tuned = tune(cut_off(tmp_path_factory.mktemp("tuned"), patch), TUNED)
+    return trained[0], tuned
+
+
+def cut_off(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a tuning by one process that was cut off in its second step."""
+    original = SimulatorTrainer.compute_loss
+
+    def dying(self: Any, *arguments: Any, **named: Any) -> torch.Tensor:
+        if self.state.global_step:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **named)
+
+    with patch.context() as dies, layouts.using(Layout()), pytest.raises(KeyboardInterrupt):
+        dies.setattr(SimulatorTrainer, "compute_loss", dying)
+        tune(folder, TUNED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(both: Any) -> tuple[pd.DataFrame, torch.nn.Module, FakeStage]:
+    return both[0]
 
 
 def same(found: pd.DataFrame, truth: pd.DataFrame) -> None:
@@ -88,6 +128,14 @@ def test_two_processes_have_the_gradient_of_one(two: Any, tmp_path: Path, kind: 
     assert float((made["gradient"] - truth["gradient"]).norm() / truth["gradient"].norm()) < 1e-5
     for name in ("loss", "kl", "norm"):
         assert made[name] == pytest.approx(truth[name], rel=1e-5)
+
+
+def test_two_processes_have_the_gradient_of_one_tuning(two: Any, tmp_path: Path) -> None:
+    loss, gradient = torch.load(two[2].path("checkpoints") / several_processes.GRADIENTS)["tuning"]
+    with layouts.using(Layout(sft_rows=3)):
+        right, truth = several_processes.tuning_gradient(tmp_path)
+    assert loss == pytest.approx(right, rel=1e-5) and float(truth.norm()) > 0.01
+    assert float((gradient - truth).norm() / truth.norm()) < 1e-5
 
 
 def test_a_training_in_two_processes_has_the_numbers_of_one(one: Any, two: Any) -> None:
@@ -122,6 +170,23 @@ def test_one_process_goes_on_from_a_checkpoint_of_two(two: Any, tmp_path: Path) 
     assert (weights(model) - weights(two[1])).norm() < 1e-5 * weights(two[1]).norm()
 
 
+def test_two_processes_tune_a_simulator_as_one_does(both: Any, tmp_path: Path) -> None:
+    (stage, history, model), (alone, truth, right) = both[1], tune(tmp_path / "one", TUNED)
+    assert stage.progressed == [(1, 3), (2, 3), (3, 3)]  # one process had done the first step
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), truth.drop(columns="seconds"), rtol=1e-5)
+    moved = (weights(right) - weights(micro_model())).norm()
+    assert (weights(model) - weights(right)).norm() < 1e-5 * weights(right).norm() < 1e-3 * moved
+    assert not model.training and not stage.path(FOLDER).exists()
+    counted = [
+        [(event["role"], event["unit"], event["device"]) for event in one.ledger.events] for one in (stage, alone)
+    ]
+    assert counted[0] == counted[1]
+    threads = 2 * max(1, torch.get_num_threads() // 2)
+    assert [event["units"] for event in stage.ledger.events][1:] == [threads] * 2
+    _, _, again = tune(stage.dir, TUNED)  # by one process, from the last checkpoint of two
+    assert torch.equal(weights(again), weights(model))
+
+
 # -- what needs no second process ------------------------------------------------------------------
 
 
@@ -129,6 +194,23 @@ def test_passes_are_dealt_out_evenly() -> None:
     dealt = [Team(rank, 2).deal([3, 9, 8, 1, 5]) for rank in (0, 1)]
     assert dealt == [[1, 0, 3], [2, 4, None]]  # 9, 3 and 1 cells; 8 and 5
     assert [Team(rank, 3).part(7) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 7)]
+
+
+def test_texts_are_cut_into_a_pass_for_every_process() -> None:
+    assert [rows_of_a_pass(32, processes) for processes in (1, 2, 3)] == [32, 16, 11]
+    with layouts.using(Layout(sft_rows=12)):
+        assert [rows_of_a_pass(32, processes) for processes in (1, 2, 3)] == [12, 12, 11]
+
+
+def test_only_the_process_that_writes_keeps_whole_weights() -> None:
+    named = [("a", torch.ones(2, requires_grad=True))]
+    assert sharding.whole_weights(named, kept=False) == {}
+    assert sharding.whole_weights(named, kept=True)["a"].tolist() == [1.0, 1.0]
+    optimiser = torch.optim.AdamW([named[0][1]])
+    named[0][1].sum().backward()
+    optimiser.step()
+    assert set(sharding.whole_state(optimiser, kept=False)["state"][0].values()) == {None}
+    assert sharding.whole_state(optimiser, kept=True)["state"][0]["exp_avg"].tolist() == pytest.approx([0.1, 0.1])
 
 
 def child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -203,9 +285,13 @@ def test_the_command_of_every_machine(tmp_path: Path) -> None:
             machines_of(wrong)
 
 
-def test_what_cannot_be_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_started_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="at most 3, the questions of a step"):
         launching.check(4, 3)
+    many = layouts.using(Layout(policy_gpus=2, simulator_gpus=3))
+    with many, pytest.raises(ConfigError, match="at most 4, the texts of a step") as found:
+        tune(tmp_path, SFT)
+    assert "policy_gpus + simulator_gpus" in str(found.value) and "02.batch_size" in str(found.value)
     retriever = ScriptedRetriever()
     retriever.asked = (one for one in ())  # type: ignore[assignment]  # no generator can be pickled
     with pytest.raises(ConfigError, match="or one that can be pickled, found ScriptedRetriever"):

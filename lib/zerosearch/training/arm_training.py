@@ -19,8 +19,8 @@ from zerosearch.training.arms import Arm
 from zerosearch.training.asking import asking_of
 from zerosearch.training.policy_rl import train_policy
 from zerosearch.training.policy_sft import tune_on_answers, tune_on_right_trajectories
+from zerosearch.training.policy_together import train_policy_together
 from zerosearch.training.policy_trainer import RLSettings
-from zerosearch.training.together import train_together
 
 TRAINERS: dict[str, Callable[..., pd.DataFrame]] = {
     "rl": train_policy, "sft": tune_on_answers, "rejection": tune_on_right_trajectories,
@@ -43,7 +43,7 @@ def train_arm(
     them and follow them: one for each GPU, or on a machine without one processes on the CPU.  The others take one.
     """
     several = arm.trainer == "rl" and layouts.in_force().policy_gpus > 1
-    return (train_together if several else TRAINERS[arm.trainer])(
+    return (train_policy_together if several else TRAINERS[arm.trainer])(
         questions, policy_model, tokenizer, retriever, prompts, settings, stage, curriculum=curriculum,
         rollout_settings=rollout_settings, engine=engine, identity={"arm": arm.name, **(identity or {})},
         asking=asking_of(arm),

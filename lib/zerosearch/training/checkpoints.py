@@ -53,8 +53,9 @@ class MarkedCheckpoints:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         own: PreTrainedModel = self.model  # type: ignore[attr-defined]
         if sharding.is_spread(own):
-            weights = sharding.whole_weights(own, trained_only=bool(adapters.layers(own)))
-            self._together = weights, sharding.whole_state(self.optimizer)  # type: ignore[attr-defined]
+            kept, chosen = self.team.leads, adapters.trained(own) if adapters.layers(own) else dict(own.named_parameters())
+            weights = sharding.whole_weights(chosen.items(), kept=kept)
+            self._together = weights, sharding.whole_state(self.optimizer, kept=kept)  # type: ignore[attr-defined]
         if self.team.leads:
             self._write_checkpoint(model, trial)
         self._together = None
@@ -94,7 +95,7 @@ class MarkedCheckpoints:
         if checkpoint is None or not sharding.is_spread(self.model):  # type: ignore[attr-defined]
             Trainer._load_optimizer_and_scheduler(self, checkpoint)  # type: ignore[arg-type]
             return
-        state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True)
+        state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
         sharding.load_state(self.optimizer, state)  # type: ignore[attr-defined]
         schedule = torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True)
         self.lr_scheduler.load_state_dict(schedule)  # type: ignore[attr-defined]
@@ -107,6 +108,10 @@ class MarkedCheckpoints:
             adapters.load(adapted, Path(resume_from_checkpoint))
         else:
             Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)  # type: ignore[arg-type]
+
+    def _clip_grad_norm(self, model: PreTrainedModel) -> torch.Tensor:
+        """Clip the gradient and return its norm before; of a model that is spread, that of all parts together."""
+        return sharding.whole(super()._clip_grad_norm(model))  # type: ignore[misc]
 
     def _send_telemetry(self) -> None:
         """Make no network call that nobody asked for."""

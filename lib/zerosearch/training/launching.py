@@ -1,9 +1,9 @@
-"""Starting the processes that train a policy together, and following them: ``accelerate launch`` as a child.
+"""Starting the processes that train a model together, and following them: ``accelerate launch`` as a child.
 
 The notebook writes a job, starts the processes (``worker``) and shows their progress as it would its own.  They stand
 below a ``guardian``: whatever becomes of the notebook, they end with it, and one that dies ends all.  Asked to stop,
 the notebook leaves a sign in the job's folder; the processes finish the step, save it and end.  Called by
-``arm_training``.
+``together``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MACHINES, MACHINE, MAIN = "ZEROSEARCH_MACHINES", "ZEROSEARCH_MACHINE", "ZEROSEAR
 _POLL_SECONDS, _LAST_LINES = 0.1, 15
 _FIX = (
     "run the same command again: a training goes on from its last checkpoint; or take one process with "
-    "--set layout.policy_gpus=1"
+    "--set layout.policy_gpus=1 (in stage 02 and --set layout.simulator_gpus=0)"
 )
 _GONE = ("Connection reset by peer", "Connection closed by peer")  # what is heard of a process that was killed
 Show = Callable[[dict[str, Any]], object]
@@ -91,19 +91,26 @@ def command(folder: Path, processes: int, machines: Machines, arguments: Sequenc
     ]
 
 
-def check(processes: int, questions_per_step: int) -> None:
-    """Raise ConfigError for more processes than there are cards, than questions of a step, or than divide evenly."""
+def check(
+    processes: int, most: int, *, counted: str = "policy_gpus", things: str = "questions",
+    setting: str = "03.questions_per_step",
+) -> None:
+    """Raise ConfigError for more processes than there are cards, than things to deal out, or than divide evenly.
+
+    most: things of a step, of which every process must have one.  counted: what of the layout makes the processes.
+    things, setting: their name, and the parameter that says how many there are.
+    """
     machines = machines_of(os.environ)
     cards = torch.cuda.device_count() * machines.count
     if torch.cuda.is_available() and processes > cards:
         raise ConfigError(
-            f"layout: expected policy_gpus of at most {cards}, the GPUs here, found {processes}; lower it with "
-            f"--set layout.policy_gpus={cards}"
+            f"layout: expected {counted} of at most {cards}, the GPUs here, found {processes}; lower it with "
+            f"--set layout.policy_gpus={cards} --set layout.simulator_gpus=0"
         )
-    if processes > questions_per_step or processes % machines.count:
+    if processes > most or processes % machines.count:
         raise ConfigError(
-            f"layout: expected policy_gpus of at most {questions_per_step}, the questions of a step, and a multiple of "
-            f"{machines.count}, the machines, found {processes}; set layout.policy_gpus or 03.questions_per_step anew"
+            f"layout: expected {counted} of at most {most}, the {things} of a step, and a multiple of {machines.count}, "
+            f"the machines, found {processes}; set layout.policy_gpus or {setting} anew"
         )
 
 

@@ -333,10 +333,6 @@ class PolicyTrainer(MarkedCheckpoints, GRPOTrainer):
         found = self.team.in_order([(index, measured) for index, measured in made if index is not None])
         self._terms, self._entropies = [terms for terms, _ in found], [entropy for _, entropy in found]
 
-    def _clip_grad_norm(self, model: PreTrainedModel) -> torch.Tensor:
-        """Clip the gradient and return its norm before; of a model that is spread, that of all parts together."""
-        return sharding.whole(super()._clip_grad_norm(model))
-
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Return the schedule: a short linear rise that starts above zero, then constant."""
         self.lr_scheduler = short_rise(optimizer or self.optimizer, self.settings.warmup_steps)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MethodType
-from typing import Any, Callable, Mapping, TypeVar
+from typing import Any, Callable, Iterable, Mapping, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -65,6 +65,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
+def _kept(tensor: torch.Tensor, kept: bool) -> torch.Tensor | None:
+    found = whole(tensor)
+    return found.cpu() if kept else None
+
+
 def part_of(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return a whole tensor, which all processes have, spread as ``like`` is."""
     if not isinstance(like, DTensor):
@@ -83,10 +88,14 @@ def copy_trained(source: PreTrainedModel, target: PreTrainedModel) -> None:
             own.copy_(whole(parameter))
 
 
-def whole_weights(model: PreTrainedModel, *, trained_only: bool) -> dict[str, torch.Tensor]:
-    """Return the weights of a model by name, whole and on the CPU.  All processes call it."""
-    chosen = {name: p for name, p in model.named_parameters() if p.requires_grad or not trained_only}
-    return {name: whole(parameter).cpu().contiguous() for name, parameter in chosen.items()}
+def whole_weights(named: Iterable[tuple[str, torch.Tensor]], *, kept: bool) -> dict[str, torch.Tensor]:
+    """Return weights by name, whole and on the CPU.  All processes call it.
+
+    kept: False gives none of them, for a process that only helps to put them together: the memory of a machine would
+    otherwise have to hold them as often as it has processes.
+    """
+    found = ((name, _kept(weight, kept)) for name, weight in named)
+    return {name: weight.contiguous() for name, weight in found if weight is not None}
 
 
 @torch.no_grad()
@@ -98,11 +107,14 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
             own[name].copy_(part_of(tensor, own[name]))
 
 
-def whole_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the state of an optimiser as that of one process would be.  All processes call it."""
+def whole_state(optimiser: torch.optim.Optimizer, *, kept: bool) -> dict[str, Any]:
+    """Return the state of an optimiser as that of one process would be.  All processes call it.
+
+    kept: see ``whole_weights``; None stands for every tensor then.
+    """
     state = optimiser.state_dict()
     made = {
-        index: {name: whole(value).cpu() if isinstance(value, torch.Tensor) else value for name, value in own.items()}
+        index: {name: _kept(value, kept) if isinstance(value, torch.Tensor) else value for name, value in own.items()}
         for index, own in state["state"].items()
     }
     return {"state": made, "param_groups": state["param_groups"]}

@@ -2,7 +2,8 @@
 
 The trainer is TRL's SFTTrainer; the subclass gives each learned token its own weight, because a wrong
 word in the golden answer ruins a passage and a wrong article does not.  Only the passages are
-learned, never the prompt.  Called by notebook 02.
+learned, never the prompt.  Where the layout has several cards, as many processes learn (``together``).
+Called by notebook 02.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from zerosearch.artifacts import Stage
 from zerosearch.errors import WorkbookError
 from zerosearch.ledger import step_unit
 from zerosearch.prompts import Prompts
-from zerosearch.training import checkpoints, losses
+from zerosearch.training import checkpoints, launching, losses, sharding
 from zerosearch.training.checkpoints import MarkedCheckpoints
 from zerosearch.training.laying import checkpointing_arguments, lay_out
 from zerosearch.training.losses import chosen_loss, fused_cross_entropy
 from zerosearch.training.objective import token_logprobs
 from zerosearch.training.renaming import SimulatorExample
 from zerosearch.training.simulator_data import Lesson, batched, collate, encode, lesson_plan, row_parts
+from zerosearch.training.team import ALONE, Team
+from zerosearch.training.together import train_together
+from zerosearch.training.worker import Job
 
 LOG, CHECKPOINTS = "sft_metrics.jsonl", "checkpoints"
 
@@ -89,14 +93,17 @@ def sft_arguments(settings: SFTSettings, folder: Path) -> SFTConfig:
 class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
     """SFTTrainer with one weight per learned token.
 
-    lessons: in training order, steps * batch_size of them.  on_step: called with (step, row).
+    lessons: in training order, steps * batch_size of them.  on_step: called with (step, row).  team: the processes that
+    train together; each has all lessons, and the passes of a batch are dealt out among them (see ``team``).
     """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson],
         settings: SFTSettings, folder: Path, on_step: Any, fingerprint: Mapping[str, Any] | None = None,
+        team: Team = ALONE,
     ):
-        self.on_step, self.fingerprint, self.loss = on_step, dict(fingerprint or {}), chosen_loss(settings.loss)
+        self.team, self.on_step, self.fingerprint = team, on_step, dict(fingerprint or {})
+        self.loss = chosen_loss(settings.loss)
         rows = Dataset.from_list([asdict(lesson) for lesson in lessons])
         super().__init__(
             model=model, args=sft_arguments(settings, folder), processing_class=tokenizer, train_dataset=rows,
@@ -107,19 +114,35 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
     def training_step(
         self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Accumulate the gradient of one batch, in passes of as many texts as the layout says; return its loss."""
-        parts = row_parts(inputs, layouts.in_force().sft_rows)
-        if len(parts) == 1:
+        """Accumulate the gradient of one batch, in passes of as many texts as the layout says; return its loss.
+
+        Of several processes each ends with the whole gradient, or with its part of it where the model is spread.
+        """
+        parts = row_parts(inputs, rows_of_a_pass(len(inputs["input_ids"]), self.team.size))
+        if self.team.size == len(parts) == 1:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        found = []
-        for part in parts:
-            loss, logp = self._loss(model, self._prepare_inputs(part), inputs["weights"].sum())
-            self.accelerator.backward(loss)
-            found.append((loss.detach(), logp))
-        losses_of_parts, logps = zip(*found, strict=True)
+        made = [
+            (index, self._learn(model, parts[-1 if index is None else index], inputs["weights"].sum(), index is not None))
+            for index in self.team.deal([part["input_ids"].numel() for part in parts])
+        ]
+        if not sharding.is_spread(model):
+            self.team.sum_gradients(model.parameters())
+        found = self.team.in_order([(index, measured) for index, measured in made if index is not None])
+        shares, logps = zip(*found, strict=True)
         self._note(torch.cat(logps), torch.cat([part["weights"] for part in parts]))
-        return torch.stack(losses_of_parts).sum()
+        return torch.stack(shares).sum().to(self.accelerator.device)
+
+    def _learn(
+        self, model: PreTrainedModel, part: dict[str, torch.Tensor], total: torch.Tensor, counts: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Go forward and backward; return (share in the loss, log-probabilities (N,)), detached and on the CPU.
+
+        total: of all weights of the batch.  counts: False for a process that only keeps step, which adds nothing.
+        """
+        loss, logp = self._loss(model, self._prepare_inputs(part), total)
+        self.accelerator.backward(loss if counts else 0.0 * loss)
+        return loss.detach().cpu(), logp.cpu()
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], return_outputs: bool = False,
@@ -136,12 +159,15 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
         """Return (share of a part in its batch's loss, log-probabilities (N,), detached).  total: of all weights."""
         weights, model = part["weights"], self.accelerator.unwrap_model(model)
         where = (part["input_ids"], part["positions"], part["targets"])
-        with computing(weights.device):
+
+        def computed() -> tuple[torch.Tensor, torch.Tensor]:
             if self.loss == "fused":
-                loss, logp, _ = fused_cross_entropy(model, *where, weights / total.to(weights.device))
-            else:
-                logp, _ = token_logprobs(model, *where)
-                loss = weighted_nll(logp, weights, total)
+                return fused_cross_entropy(model, *where, weights / total.to(weights.device))[:2]
+            logp, _ = token_logprobs(model, *where)
+            return weighted_nll(logp, weights, total), logp
+
+        with computing(weights.device):
+            loss, logp = sharding.entered(model, computed)
         return loss, logp.detach()
 
     def _note(self, logp: torch.Tensor, weights: torch.Tensor) -> None:
@@ -159,6 +185,12 @@ class SimulatorTrainer(MarkedCheckpoints, SFTTrainer):
             self.on_step(self.state.global_step, row)
 
 
+def rows_of_a_pass(batch_size: int, processes: int) -> int:
+    """Return how many texts go through the model at once: what the layout says, and no more than a process's share."""
+    share = -(-batch_size // processes)
+    return min(layouts.in_force().sft_rows or share, share)
+
+
 def tune_simulator(
     examples: Sequence[SimulatorExample],
     model: PreTrainedModel,
@@ -174,26 +206,54 @@ def tune_simulator(
     examples: see ``simulator_data``; WorkbookError when there is none to learn from.  Columns: step,
     loss (weighted), nll and nll_golden (plain means over all and over golden-answer tokens, nats),
     grad_norm, learning_rate, seconds.  Resumes from a complete checkpoint of the same run.
+
+    Learns in as many processes as the layout in force has cards, those of the simulator included: errors as in
+    ``together.train_together``; ConfigError for more of them than texts of a batch.
     """
     checkpoints.require_base(model)
-    lessons = make_lessons(examples, prompts, settings)
+    layout = layouts.in_force()
+    processes = layout.policy_gpus + layout.simulator_gpus
+    work = partial(
+        learn, lessons=make_lessons(examples, prompts, settings), tokenizer=tokenizer, settings=settings,
+        identity=dict(identity or {}),
+    )
+    if processes == 1:
+        return work(model, stage, ALONE)
+    launching.check(
+        processes, settings.batch_size, counted="policy_gpus + simulator_gpus", things="texts", setting="02.batch_size"
+    )
+    train_together(Job(stage.dir.absolute(), stage.ledger.place, LOG, work), model, tokenizer, stage, processes)
+    return pd.DataFrame(files.read_jsonl(stage.path(LOG)))
+
+
+def learn(
+    model: PreTrainedModel, stage: Stage, team: Team, *, lessons: Sequence[Lesson], tokenizer: PreTrainedTokenizerBase,
+    settings: SFTSettings, identity: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Do what one process of the team has to do for ``tune_simulator``, alone all of it; return the history.
+
+    A model that was spread stays so, its adapters beside its weights.
+    """
     fingerprint = {
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("save_every", "loss")},
         **losses.fingerprint(settings.loss), **layouts.fingerprint(layouts.in_force(), "02"),
         "lessons": hashlib.sha256(repr([le.input_ids for le in lessons]).encode()).hexdigest(),
-        "identity": dict(identity or {}),
+        "identity": dict(identity),
     }
-    log = _Log(stage, settings)
+    log = _Log(stage, settings, team)
     log.device = model.device.type
     lay_out(model, settings.seed)
     trainer = SimulatorTrainer(
-        model, tokenizer, lessons, settings, stage.path(CHECKPOINTS), log.on_step, fingerprint
+        model, tokenizer, lessons, settings, stage.path(CHECKPOINTS), log.on_step, fingerprint, team
     )
-    found = checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint)
+    if team.size > 1 and layouts.in_force().sharding == "fsdp":
+        sharding.spread(model, team.size)
+    found = team.first(checkpoints.resume_point(stage.path(CHECKPOINTS), fingerprint) if team.leads else None)
     log.start(found[1] if found else 0)
     with checkpoints.under_training(model):
         trainer.train_from(found, settings.steps)
-    adapters.merge(model)
+    if not sharding.is_spread(model):
+        adapters.merge(model)
     model.eval()
     return pd.DataFrame(log.rows)
 
@@ -224,8 +284,8 @@ class _Log:
 
     device = "cpu"
 
-    def __init__(self, stage: Stage, settings: SFTSettings):
-        self.stage, self.settings, self.rows = stage, settings, []
+    def __init__(self, stage: Stage, settings: SFTSettings, team: Team):
+        self.stage, self.settings, self.team, self.rows = stage, settings, team, []
         self._last = time.perf_counter()
 
     def start(self, done: int) -> None:
@@ -242,6 +302,6 @@ class _Log:
         units = 1 if self.device == "cuda" else torch.get_num_threads()
         self.stage.ledger.event(
             "busy", unit=step_unit(step), role="simulator_training", device=self.device, seconds=round(seconds, 4),
-            units=units,
+            units=units * self.team.size,
         )
         self.stage.progress(step, self.settings.steps, loss=row["loss"])

@@ -1,4 +1,4 @@
-"""The processes that train one policy together: who does what, and how all of them come to know all of it.
+"""The processes that train one model together: who does what, and how all of them come to know all of it.
 
 Every process holds the same questions, settings and history and takes the same decisions.  What is dealt out is work:
 groups of rollouts, passes of a model.  What comes of it is gathered, in the order in which one process would have made

@@ -1,7 +1,8 @@
-"""What one of the processes that train a policy together does.  Called by ``process``, with the folder of a job.
+"""What one of the processes that train a model together does.  Called by ``process``, with the folder of a job.
 
-Every process opens a policy, an engine and a retriever of its own.  The first one writes into the stage's folder; the
-others write into one that is thrown away.  What ends a process is told to the notebook in a file (see ``launching``).
+Every process loads the model for itself; the job says which training follows.  The first one writes into the stage's
+folder; the others write into one that is thrown away.  What ends a process is told to the notebook in a file (see
+``launching``).
 """
 
 from __future__ import annotations
@@ -15,58 +16,40 @@ import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import pandas as pd
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from zerosearch import files
-from zerosearch.curriculum import Curriculum
-from zerosearch.engines.opening import open_text_engine
+from zerosearch import adapters, files
 from zerosearch.interrupts import Stopped
 from zerosearch.ledger import Ledger
 from zerosearch.microworld import models
-from zerosearch.prompts import Prompts
-from zerosearch.retrievers.base import Retriever
-from zerosearch.rollout import RolloutSettings
-from zerosearch.schema import Question
-from zerosearch.training import launching
-from zerosearch.training.arm_setup import Opening, open_again
-from zerosearch.training.asking import Asking
+from zerosearch.training import launching, sharding
 from zerosearch.training.health import Collapsed
-from zerosearch.training.policy_rl import METRICS, train_policy
-from zerosearch.training.policy_trainer import RLSettings
 from zerosearch.training.team import Team
 
-JOB, POLICY, TRAINED = "job.pickle", "policy", "trained.safetensors"
+JOB, BASE, TRAINED = "job.pickle", "base", "trained.safetensors"
 PATIENCE = timedelta(hours=6)  # with each other: rollouts take long, and who has died ends all by other means
 _TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a training needs beside its base policy, which stands in the job's folder.
+    """A training, but for its base model, which stands in the job's folder.
 
-    stage: folder of the stage.  place: of its ledger.  retriever: how it is opened, or one that can be pickled.
-    engine_name, max_batch: of the engine.  threads: of each process.  The rest is the arguments of ``train_policy``.
+    stage: folder of the stage.  place: of its ledger.  history: file of the stage that a training goes on from.
+    train: trains a model in place, given (model, stage, team); a function of a module, or ``partial`` of one, since it is
+    pickled.
     """
 
     stage: Path
     place: Mapping[str, Any]
-    questions: Sequence[Question]
-    tokenizer: PreTrainedTokenizerBase
-    prompts: Prompts
-    retriever: Opening | Retriever
-    settings: RLSettings
-    curriculum: Curriculum
-    rollout_settings: RolloutSettings
-    identity: Mapping[str, Any]
-    asking: Asking
-    engine_name: str = "transformers"
-    max_batch: int = 256
+    history: str
+    train: Callable[[PreTrainedModel, Any, Team], object]
 
 
 class WorkerStage:
@@ -76,8 +59,8 @@ class WorkerStage:
         self.dir, self.told = job.stage, folder / launching.PROGRESS if team.leads else None
         if not team.leads:
             self.dir = Path(tempfile.mkdtemp(dir=folder))
-            if (job.stage / METRICS).exists():
-                shutil.copy(job.stage / METRICS, self.dir)  # the history that all go on from
+            if (job.stage / job.history).exists():
+                shutil.copy(job.stage / job.history, self.dir)
         self.ledger = Ledger(self.dir / "ledger.jsonl", **job.place)
 
     def path(self, name: str) -> Path:
@@ -109,21 +92,6 @@ def join(sign: Path | None = None) -> Team:
     return Team(rank, size, group, sign)
 
 
-def train(job: Job, folder: Path, team: Team) -> PreTrainedModel:
-    """Train this process's copy of the policy with the others; return it."""
-    policy, _ = models.load(str(folder / POLICY))
-    engine = open_text_engine("transformers", policy, job.tokenizer, job.engine_name, job.max_batch)
-    retriever = job.retriever
-    if isinstance(retriever, Opening):
-        retriever = open_again(retriever, (engine, job.prompts))
-    train_policy(
-        job.questions, policy, job.tokenizer, retriever, job.prompts, job.settings, WorkerStage(job, folder, team),
-        curriculum=job.curriculum, rollout_settings=job.rollout_settings, engine=engine, identity=job.identity,
-        asking=job.asking, team=team,
-    )
-    return policy
-
-
 def work(folder: Path, team: Team) -> int:
     """Do a job; leave what came of it, and return the exit code: not 0 where the others cannot go on either."""
     return launching.telling(lambda: _work(folder, team), folder, team.rank)
@@ -133,9 +101,10 @@ def _work(folder: Path, team: Team) -> int:
     done: dict[str, Any] = {"kind": "trained"}
     try:
         job: Job = pickle.loads((folder / JOB).read_bytes())  # written by the notebook that started us
-        policy = train(job, folder, team)
+        model, _ = models.load(str(folder / BASE))
+        job.train(model, WorkerStage(job, folder, team), team)
+        weights = sharding.whole_weights(adapters.present_weights(model), kept=team.leads)
         if team.leads:
-            weights = {name: weight.detach().cpu().contiguous() for name, weight in policy.named_parameters()}
             save_file(weights, folder / TRAINED)
     except (Collapsed, Stopped) as end:  # all processes come to it together
         done = {"kind": type(end).__name__, "message": str(end)}
