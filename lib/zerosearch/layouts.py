@@ -39,10 +39,10 @@ class Layout:
     gradients and the optimiser stay float32, since a step of 1e-6 is below bfloat16's resolution.  lora_rank: of
     adapters on all linear layers but the head, 0 to train every parameter.  gradient_checkpointing: blocks are computed again in the backward pass.
     micro_batch_tokens: most tokens of one forward and backward pass in stage 03.  sft_rows: texts of one pass in stage
-    02, 0 for the whole batch.  policy_gpus: processes that train in stage 03, one for each GPU; on a machine without one
-    they run on the CPU.  sharding: what of the trained model is spread over them (arXiv 1910.02054): optimiser, and
+    02, 0 for the whole batch.  policy_gpus: processes that train in stage 03, one for each GPU (stage 02 trains
+    on the simulator's too); on a machine without one they run on the CPU.  sharding: what of the trained model is spread over them (arXiv 1910.02054): optimiser, and
     gradients, and weights; ``fsdp`` is torch's way to do the last, and the one that trainers read.
-    simulator_gpus: of its own, 0 where it shares the policy's; stage 02 trains on all cards.  sleep: a simulator in
+    simulator_gpus: of its own, 0 where it shares the policy's.  sleep: a simulator in
     the notebook's own process leaves the policy's GPUs during the update.  (The policy's vLLM engine always does, by
     level 1 of its sleep mode: weights go to the machine's memory, keys and values are dropped; servers never do.)
     overlap: stage 03 rolls out the batch of the next step while it learns from this step's, see ``training.overlap``;
