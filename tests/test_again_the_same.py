@@ -20,7 +20,7 @@ from zerosearch import files
 from zerosearch.pipeline import all_jobs
 
 SEED, UNDISTURBED = 0, "undisturbed"
-SETTINGS = (*SMALL, "03.save_every=1")
+SETTINGS = (*SMALL, "03.save_every=1", "04.methods=direct,search", "04.conditions=corrupt-0.5")
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,8 @@ def test_your_own_questions(shared_data: Path, tmp_path: Path) -> None:
     """The real slices through the whole chain: counts, recall and files are right, scores are what they are."""
     small = [s for s in SMALL if not s.startswith("00.")]
     options = ["--questions", str(shared_data / "qa"), "--corpus", str(shared_data / "corpus" / "passages.jsonl")]
-    run = chain(tmp_path, *options, *overrides((*small, "04.questions_per_set=10")))
+    less = ("04.questions_per_set=10", "04.methods=rag,search", "04.conditions=corrupt-0.5")
+    run = chain(tmp_path, *options, *overrides((*small, *less)))
     questions = [json.loads(line) for line in (run / "00_micro_world" / "questions.jsonl").open()]
     assert sum(q["split"] == "train" for q in questions) == 100  # musique_train.jsonl, and nothing else
     assert sum(q["split"] == "eval" for q in questions) == 1275
